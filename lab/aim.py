@@ -1,0 +1,126 @@
+"""Which instant to hit: one function per `Aim`, each running the middle of a round.
+
+Rules of this file:
+
+- Aim by event where the wire can tell it (held FINs), by measured offset where it cannot, never by bare sleep.
+- Nothing here decides whether an aim was good: the wire's log does, trial by trial.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Awaitable, Callable, Sequence
+from time import monotonic_ns
+
+from lab.lane import Lane, Shot
+from lab.model import Aim
+from lab.workload import until
+
+# Between two requests of one burst, so that they do not queue in the client.
+PACE_NS = 150_000
+
+# How far a sweep reaches beyond the predicted window, in window widths before and after the close.
+SWEEP_FROM = 1.5
+SWEEP_TO = 0.5
+
+SETTLE_SLACK_S = 3.0
+DRAIN_WITHIN_S = 3.0
+QUIET_SLACK_S = 4.0
+
+
+async def run_round(lane: Lane, block: int) -> None:
+    """One whole round of a lane: prime, wait for the moment, fire, gather, and leave no connection behind."""
+    gated = lane.lane.aim in (Aim.HELD_FIN, Aim.STALLED_PROXY)
+    if block == 0:
+        await lane.steady()
+        await lane.wire.quiet(lane.link, _idle_s(lane) + QUIET_SLACK_S)
+    if gated:
+        await lane.wire.gate(lane.link, True)
+        await lane.wire.mark(lane.link)
+    shots = await lane.prime(block)
+    await _AIMS[lane.lane.aim](lane, block, shots)
+    if gated:
+        await lane.wire.gate(lane.link, False)
+        await lane.wire.release(lane.link)
+    await lane.wire.quiet(lane.link, _idle_s(lane) + QUIET_SLACK_S)
+
+
+async def _held_fin(lane: Lane, block: int, shots: Sequence[Shot]) -> None:
+    settled = await lane.wire.settled(lane.link, len(shots), _idle_s(lane) + SETTLE_SLACK_S)
+    start = monotonic_ns()
+    for i, shot in enumerate(shots):
+        moment = start + i * PACE_NS
+        await until(moment)
+        lane.fire(shot, block, i, "/", moment)
+    armed = settled.held + settled.closed_by_proxy >= len(shots)
+    await lane.gather(block, shots, armed=armed, held=settled.held, closed_by_proxy=settled.closed_by_proxy)
+
+
+async def _gaps(lane: Lane, block: int, shots: Sequence[Shot]) -> None:
+    """Each shot at its own idle gap. The answers are delayed, so that no connection comes back into the sweep."""
+    offsets = sweep_offsets(lane, block, len(shots))
+    close_ms = lane.plan.calibration.middle
+    due = sorted(
+        (shot.primed.done_ns + int((close_ms + offset) * 1e6), i)
+        for i, (shot, offset) in enumerate(zip(shots, offsets, strict=True))
+    )
+    for moment, i in due:
+        await until(moment)
+        lane.fire(shots[i], block, i, "/?delay=300ms", moment)
+    await lane.gather(block, shots, armed=True, held=0, closed_by_proxy=0)
+
+
+def sweep_offsets(lane: Lane, block: int, n: int) -> list[float]:
+    """`n` offsets from the close in ms, evenly spread over the window and its surroundings, with seeded jitter.
+
+    Where a blind shot stands in for a held FIN, only the middle of the window is aimed at.
+    """
+    width = lane.lane.window_ms
+    random = lane.random(block)
+    if lane.plan.setup.wire == "loopback" and not lane.lane.prevents:
+        low, high = -0.8 * width, -0.3 * width
+    else:
+        low, high = -SWEEP_FROM * width, SWEEP_TO * width
+    step = (high - low) / n
+    return [low + (i + random.random()) * step for i in range(n)]
+
+
+async def _stalled_proxy(lane: Lane, block: int, shots: Sequence[Shot]) -> None:
+    """Stops the proxy, fills its client sockets with requests, then its upstream sockets with FINs, and wakes it.
+
+    The requests became readable first, so its event loop comes to them first, as a late loop would.
+    """
+    settled = await lane.wire.settled(lane.link, len(shots), _idle_s(lane) + SETTLE_SLACK_S)
+    lane.proxy.signal(signal.SIGSTOP)
+    try:
+        start = monotonic_ns()
+        for i, shot in enumerate(shots):
+            lane.fire(shot, block, i, "/", start)
+        await lane.wire.release(lane.link)
+        await lane.wire.drained(lane.link, DRAIN_WITHIN_S)
+    finally:
+        lane.proxy.signal(signal.SIGCONT)
+    armed = settled.held >= len(shots)
+    await lane.gather(block, shots, armed=armed, held=settled.held, closed_by_proxy=settled.closed_by_proxy)
+
+
+async def _crash(lane: Lane, block: int, shots: Sequence[Shot]) -> None:
+    """No idle close: the upstream executes each request and dies before it answers."""
+    start = monotonic_ns()
+    for i, shot in enumerate(shots):
+        moment = start + i * PACE_NS
+        await until(moment)
+        lane.fire(shot, block, i, "/crash", moment)
+    await lane.gather(block, shots, armed=True, held=0, closed_by_proxy=0)
+
+
+def _idle_s(lane: Lane) -> float:
+    return lane.plan.calibration.high / 1000
+
+
+_AIMS: dict[Aim, Callable[[Lane, int, Sequence[Shot]], Awaitable[None]]] = {
+    Aim.HELD_FIN: _held_fin,
+    Aim.GAPS: _gaps,
+    Aim.STALLED_PROXY: _stalled_proxy,
+    Aim.CRASH: _crash,
+}

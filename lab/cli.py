@@ -1,0 +1,262 @@
+"""`kalab VERB`: results on stdout, progress on stderr, one clear line for what went wrong.
+
+Exit codes: 0 pass, 1 fail, 2 inconclusive, 3 bad usage or configuration, 4 this machine cannot run it.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import os
+import pkgutil
+import random
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, NoReturn, TypeVar
+
+import click
+import msgspec
+import typer
+import uvloop
+from rich.console import Console
+
+import scenarios
+from lab import doctor as doctor_room
+from lab.errors import CannotRunError, UsageError
+from lab.model import Scenario
+from lab.plan import Setup
+from lab.progress import Progress
+from lab.result import RunResult
+from lab.runner import run as run_scenario
+from lab.sabotage import SABOTAGES
+from lab.store import read_result
+from lab.story import tell
+from lab.verify import verify as verify_run
+from lab.wire import best, enter_private_network, probe
+from proxy.config import ConfigError, parse_duration
+from upstreams.catalogue import SERVERS
+
+T = TypeVar("T")
+
+WIRES = ("relay", "netns", "loopback", "auto")
+
+app = typer.Typer(
+    name="kalab",
+    help="The keep-alive lab: makes the keep-alive race behind sporadic 502s happen, proves it, and fixes it.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+RUN_EXAMPLES = """
+Runs a scenario: makes the race happen, classes every request by what the wire saw, tries each fix, and judges.
+
+\b
+Examples:
+  kalab run idle-close
+  kalab run idle-close --short
+  kalab run idle-close --upstream node --method POST
+  kalab run idle-close --wire netns
+  kalab run idle-close --wire loopback --stall 200ms
+  kalab run idle-close --arm control --arm order-timeouts --rtt 100ms
+  kalab run idle-close --upstream uvicorn --keep-alive 5s --arm control --method POST --blocks 1 --trials 1000
+
+Exit codes: 0 pass, 1 fail, 2 inconclusive, 3 bad usage, 4 this machine cannot run it.
+"""
+
+WireOption = Annotated[
+    str, typer.Option(help="What lies between proxy and upstream: relay, netns, loopback, or auto (the best here).")
+]
+RunsOption = Annotated[Path, typer.Option(help="Where run folders go.", envvar="KALAB_RUNS")]
+SeedOption = Annotated[int | None, typer.Option(help="Draws the order of arms and the gaps; random unless given.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="The result as JSON on stdout, nothing else there.")]
+
+
+@app.command("list")
+def list_scenarios() -> None:
+    """Lists the scenarios, what each asks, and its arms."""
+    for scenario in _scenarios().values():
+        print(f"{scenario.name}: {scenario.sentence}\n  {scenario.teaches}")
+        for arm in scenario.arms:
+            print(f"    {arm.name:<20} {arm.title}")
+
+
+@app.command("run", help=RUN_EXAMPLES)
+def run_command(
+    scenario: Annotated[str, typer.Argument(help="The scenario; `kalab list` names them.")],
+    wire: WireOption = "relay",
+    upstream: Annotated[str, typer.Option(help="The server behind the proxy: lab, or a real one by name.")] = "lab",
+    arm: Annotated[list[str] | None, typer.Option(help="Only this arm (and its control); may be repeated.")] = None,
+    method: Annotated[list[str] | None, typer.Option(help="Only this method, GET or POST; may be repeated.")] = None,
+    keep_alive: Annotated[str | None, typer.Option(help="The upstream's idle timeout, e.g. 2s.")] = None,
+    rtt: Annotated[str | None, typer.Option(help="Round trip between proxy and upstream, e.g. 40ms.")] = None,
+    stall: Annotated[str, typer.Option(help="Block the lab upstream's loop this long before each deadline.")] = "0ms",
+    short: Annotated[bool, typer.Option("--short", help="Less evidence, in a third of the time.")] = False,
+    blocks: Annotated[int | None, typer.Option(min=1, max=1000, help="Rounds of each arm.")] = None,
+    trials: Annotated[int | None, typer.Option(min=1, max=5000, help="Aimed requests per arm and block.")] = None,
+    seed: SeedOption = None,
+    runs: RunsOption = Path("runs"),
+    as_json: JsonOption = False,
+    sabotage: Annotated[str, typer.Option(help="Spoil the run on purpose; see docs/verdicts.md.")] = "",
+) -> None:
+    chosen = _choice("scenario", scenario, _scenarios())
+    size = chosen.short if short else chosen.full
+    trials_each = trials or size.trials
+    setup = Setup(
+        scenario=chosen.name,
+        wire=_wire(wire),
+        upstream=_choice("upstream server", upstream, {name: name for name in SERVERS}),
+        methods=tuple(_choice("method", m.upper(), {"GET": "GET", "POST": "POST"}) for m in method or ("GET", "POST")),
+        arms=_arms(chosen, arm),
+        keep_alive_s=_seconds("--keep-alive", keep_alive) if keep_alive else chosen.keep_alive_s,
+        rtt_ms=_seconds("--rtt", rtt) * 1000 if rtt else chosen.rtt_ms,
+        stall_ms=_stall_ms(stall, upstream),
+        blocks=blocks or size.blocks,
+        trials=trials_each,
+        min_exposed=min(size.min_exposed, trials_each * (blocks or size.blocks) // 4),
+        seed=random.SystemRandom().randrange(2**32) if seed is None else seed,
+        sabotage=_choice("sabotage", sabotage, {name: name for name in SABOTAGES}) if sabotage else "",
+    )
+    _run(chosen, setup, runs, as_json=as_json)
+
+
+@app.command()
+def demo(
+    wire: WireOption = "auto", runs: RunsOption = Path("runs"), seed: SeedOption = None, as_json: JsonOption = False
+) -> None:
+    """The main job in a minute: the race shown, proven and fixed, on the best wire that this machine can build."""
+    run_command("idle-close", wire=wire, runs=runs, seed=seed, as_json=as_json)
+
+
+@app.command()
+def verify(
+    run: Annotated[Path, typer.Argument(help="A run folder, e.g. runs/idle-close/latest.")], as_json: JsonOption = False
+) -> None:
+    """Recomputes a run's verdict from its stored evidence alone, and notices what was changed since."""
+    verdict, lines = verify_run(run, _scenarios())
+    if as_json:
+        print(msgspec.json.encode({"verdict": verdict, "findings": lines}).decode())
+    else:
+        print("\n".join([*lines, f"verdict: {verdict}"]))
+    raise typer.Exit(verdict.exit_code)
+
+
+@app.command()
+def report(run: Annotated[Path, typer.Argument(help="A run folder.")] = Path("runs/idle-close/latest")) -> None:
+    """Tells a stored run again."""
+    tell(read_result(run), Console(), report=str(run / "report.html"))
+
+
+@app.command()
+def doctor(as_json: JsonOption = False) -> None:
+    """Tells what this machine can do: rights, wires, capture, servers and tools."""
+    findings = doctor_room.examine()
+    if as_json:
+        print(msgspec.json.encode(findings).decode())
+    else:
+        doctor_room.show(findings, Console())
+
+
+@app.command(
+    "proxy",
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []},
+    add_help_option=False,
+)
+def proxy_command(context: typer.Context) -> None:
+    """Runs the reverse proxy: the same as `python -m proxy`, whose flags it takes."""
+    os.execv(sys.executable, [sys.executable, "-m", "proxy", *context.args])
+
+
+def main() -> None:
+    """The entry point: turns every expected error into one line and its exit code."""
+    try:
+        code = app(standalone_mode=False)
+    except click.ClickException as error:
+        _fail(error.format_message(), UsageError.exit_code)
+    except (UsageError, CannotRunError) as error:
+        _fail(str(error), error.exit_code)
+    except ConfigError as error:
+        _fail(str(error), UsageError.exit_code)
+    except KeyboardInterrupt:
+        _fail("interrupted; everything that was started is stopped", 130)
+    sys.exit(code or 0)
+
+
+def _fail(sentence: str, code: int) -> NoReturn:
+    print(f"error: {sentence}", file=sys.stderr)
+    sys.exit(code)
+
+
+def _run(scenario: Scenario, setup: Setup, runs: Path, *, as_json: bool) -> None:
+    if setup.wire == "netns":
+        enter_private_network()
+    progress = Progress()
+    folder, result = uvloop.run(run_scenario(scenario, setup, _command_line(), runs, progress.step))
+    progress.done()
+    _show(folder, result, as_json=as_json)
+    raise typer.Exit(result.verdict.exit_code)
+
+
+def _show(folder: Path, result: RunResult, *, as_json: bool) -> None:
+    if as_json:
+        print(msgspec.json.encode(result).decode())
+    else:
+        tell(result, Console(), report=str(folder / "report.html"))
+
+
+def _scenarios() -> dict[str, Scenario]:
+    """All scenarios by name: every module in `scenarios/` declares one."""
+    modules = (importlib.import_module(f"scenarios.{m.name}") for m in pkgutil.iter_modules(scenarios.__path__))
+    return {module.SCENARIO.name: module.SCENARIO for module in modules}
+
+
+def _choice(what: str, wanted: str, choices: Mapping[str, T]) -> T:
+    if wanted in choices:
+        return choices[wanted]
+    near = difflib.get_close_matches(wanted, choices, n=1)
+    meant = f"did you mean {near[0]}? " if near else ""
+    raise UsageError(f"unknown {what} {wanted!r}; {meant}there are: {', '.join(choices)}")
+
+
+def _arms(scenario: Scenario, wanted: Sequence[str] | None) -> tuple[str, ...]:
+    """The arms asked for, in the scenario's order, with the controls that they need."""
+    named = {arm.name: arm for arm in scenario.arms}
+    if not wanted:
+        return tuple(named)
+    chosen = [_choice("arm", name, named) for name in wanted]
+    names = {arm.name for arm in chosen} | {arm.control for arm in chosen if arm.control}
+    return tuple(name for name in named if name in names)
+
+
+def _wire(name: str) -> str:
+    make = _choice("wire", name, {wire: wire for wire in WIRES})
+    if make == "auto":
+        return best()
+    if make == "netns":
+        found = probe()["netns"]
+        if not found.ok:
+            raise CannotRunError(f"the netns wire cannot be built here: {found.why_not}")
+    return make
+
+
+def _seconds(flag: str, text: str) -> float:
+    try:
+        seconds = float(parse_duration(text))
+    except ValueError as error:
+        raise UsageError(f"{flag} {text}: {error}") from error
+    if not 0 <= seconds < float("inf"):
+        raise UsageError(f"{flag} {text}: give a length of time, such as 2s or 40ms")
+    return seconds
+
+
+def _stall_ms(text: str, upstream: str) -> float:
+    seconds = _seconds("--stall", text)
+    if seconds and upstream != "lab":
+        raise UsageError(f"--stall works on the lab upstream only, not on {upstream}")
+    return seconds * 1000
+
+
+def _command_line(argv: Iterable[str] = sys.argv[1:]) -> str:
+    return " ".join(["kalab", *argv])

@@ -1,0 +1,95 @@
+"""One lost request, packet by packet, from all witnesses: the ladder of the report.
+
+The example is the lost POST that needs the least explanation: one that crossed a FIN which nothing had held back, if
+the run has one; otherwise one whose FIN the wire held until the request had left.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from lab.checkers import LaneFinding
+from lab.model import Aim, Exposure
+from lab.result import Ladder, Step
+from lab.witness.flows import Flow, Segment
+from lab.witness.logs import Line
+from lab.witness.trials import Evidence, Trial
+
+NAMES = {"S": "SYN", "D": "data", "F": "FIN", "R": "RST"}
+
+
+def ladder(evidence: Evidence, findings: Sequence[LaneFinding]) -> Ladder | None:
+    """The example of this run, or None when nothing was lost."""
+    chosen = _choose(findings)
+    if chosen is None:
+        return None
+    finding, trial = chosen
+    flow = next((f for f in evidence.flows.get(trial.conn, []) if f.request(trial.req_id)), None)
+    request = flow.request(trial.req_id) if flow else None
+    close = flow.upstream_close() if flow else None
+    if flow is None or request is None or close is None:
+        return None
+    zero = close.t_in
+    steps = _wire_steps(flow, request, close, zero, held=finding.lane.aim is Aim.HELD_FIN)
+    steps += _local_steps(trial, evidence, zero)
+    caption = f"{trial.method} on a connection idle for {trial.idle_ms or 0:.1f} ms; the client got {trial.label}."
+    return Ladder(trial.req_id, trial.conn, caption, tuple(sorted(steps, key=lambda step: step.t_ms)))
+
+
+def _choose(findings: Sequence[LaneFinding]) -> tuple[LaneFinding, Trial] | None:
+    plain = [f for f in findings if not f.lane.changes]
+    by_preference = sorted(plain, key=lambda f: (f.lane.aim is not Aim.GAPS, f.lane.method != "POST"))
+    for finding in by_preference:
+        lost = [t for t in finding.exposed if t.lost and t.exposure is Exposure.CROSSED and t.attempts == 1]
+        if lost:
+            # The middle of the window shows the crossing best.
+            return finding, sorted(lost, key=lambda t: t.gap_ms)[len(lost) // 2]
+    return None
+
+
+def _wire_steps(flow: Flow, request: Segment, close: Segment, zero: int, *, held: bool) -> list[Step]:
+    answer = flow.last_answer_before(request.t_in)
+    steps = [_step(answer, zero, "the answer before: the connection is idle from here")] if answer else []
+    for segment in flow.segments:
+        if segment is close:
+            label = "FIN" if "F" in segment.flags else "RST"
+            steps.append(
+                _step(segment, zero, f"{label} (held by the wire until the request had left)" if held else label)
+            )
+        elif segment is request:
+            steps.append(_step(segment, zero, f"the request, {segment.size} bytes"))
+        elif segment.t_in > request.t_in or (segment.t_in > close.t_in and segment.closes):
+            steps.append(_step(segment, zero, " and ".join(NAMES[flag] for flag in segment.flags)))
+    return steps
+
+
+def _step(segment: Segment, zero: int, label: str) -> Step:
+    sides = ("proxy", "upstream") if segment.up else ("upstream", "proxy")
+    arrived = (segment.t_out - zero) / 1e6 if segment.t_out is not None else None
+    return Step((segment.t_in - zero) / 1e6, arrived, *sides, label, segment.flags)
+
+
+def _local_steps(trial: Trial, evidence: Evidence, zero: int) -> list[Step]:
+    """What client, proxy and upstream say of the same moments."""
+    client = next(line for line in evidence.of("client.trial") if line["req_id"] == trial.req_id)
+    events = {line["kind"]: line for line in evidence.proxy.get(trial.req_id, [])}
+    steps = []
+    if started := events.get("exchange.started"):
+        arrived = (started["t"] - zero) / 1e6
+        steps.append(Step((client["sent_ns"] - zero) / 1e6, arrived, "client", "proxy", f"{trial.method} /", "D"))
+    if failed := events.get("exchange.attempt_failed"):
+        steps.append(Step((failed["t"] - zero) / 1e6, None, "proxy", "proxy", _failure(failed)))
+    if finished := events.get("exchange.finished"):
+        left = (finished["t"] - zero) / 1e6
+        steps.append(Step(left, (client["done_ns"] - zero) / 1e6, "proxy", "client", trial.label, "D"))
+    close = evidence.upstream_closes.get(trial.conn)
+    if close is not None:
+        label = f"idle for {close['idle_ms']:.1f} ms: close()"
+        steps.append(Step((close["t"] - zero) / 1e6, None, "upstream", "upstream", label))
+    return steps
+
+
+def _failure(line: Line) -> str:
+    unacked = line["unacked_bytes"]
+    proof = f", {unacked} of {line['sent_bytes']} bytes un-ACKed" if unacked is not None else ""
+    return f"{line['failure']}{proof}"

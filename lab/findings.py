@@ -1,0 +1,174 @@
+"""Puts together what a run found: lanes judged, the run checked, the story told in a few plain lines.
+
+Pure: the same stored evidence gives the same result, which is what `kalab verify` relies on.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from statistics import median
+
+from lab.checkers import LaneFinding, check_run, credit, judge_lane
+from lab.curves import curves
+from lab.example import ladder
+from lab.model import Aim, Scenario, Verdict
+from lab.plan import Plan
+from lab.result import ArmResult, Check, RunResult
+from lab.stats import interval
+from lab.witness.trials import Evidence, Trial
+from lab.wording import share_text
+
+REAL = ("the proxy and the upstream server, as processes of their own", "the kernel's TCP on both sides")
+
+WIRES = {
+    "relay": (
+        "the way between proxy and upstream: a relay process that delays bytes, FIN and RST",
+        "the packets: they are two connections, and the pcap files are rebuilt from what the relay read and wrote",
+        "the round trip",
+    ),
+    "netns": (
+        "the distance: a delay line between two network namespaces holds each real packet back",
+        "the round trip",
+    ),
+    "loopback": ("nothing between proxy and upstream; there is no distance",),
+}
+
+
+def conclude(
+    scenario: Scenario,
+    plan: Plan,
+    evidence: Evidence,
+    trials: Sequence[Trial],
+    *,
+    duration_s: float,
+    files: Sequence[str],
+) -> RunResult:
+    """The result of a run, from its evidence."""
+    setup = plan.setup
+    controls = {arm.name: arm.control for arm in scenario.arms if arm.control}
+    findings = credit([judge_lane(plan, lane, trials) for lane in plan.lanes], controls)
+    checks = [_upstream_closes(plan), *(check_run(plan, evidence, trials, findings) if findings else ())]
+    verdict = Verdict.worst([*(c.verdict for c in checks), *(f.verdict for f in findings)])
+    titles = {arm.name: arm.title for arm in scenario.arms}
+    return RunResult(
+        scenario=scenario.name,
+        sentence=scenario.sentence,
+        teaches=scenario.teaches,
+        command=plan.command,
+        started=plan.started,
+        duration_s=duration_s,
+        seed=setup.seed,
+        wire=setup.wire,
+        upstream=setup.upstream,
+        keep_alive_s=setup.keep_alive_s,
+        rtt_ms=0.0 if setup.wire == "loopback" else setup.rtt_ms,
+        close_low_ms=min(plan.calibration.close_ms, default=0.0),
+        close_high_ms=max(plan.calibration.close_ms, default=0.0),
+        verdict=verdict,
+        story=_story(plan, findings),
+        checks=tuple(checks),
+        arms=tuple(_arm(scenario, finding, evidence) for finding in findings),
+        not_judged=plan.not_judged,
+        curves=curves(plan, findings, titles) if findings else (),
+        ladder=ladder(evidence, findings),
+        environment=plan.environment,
+        real=REAL,
+        emulated=WIRES[setup.wire],
+        files=tuple(files),
+    )
+
+
+def _upstream_closes(plan: Plan) -> Check:
+    """Without an idle close there is no race to hit."""
+    name, told_ms = "upstream closes", plan.setup.keep_alive_s * 1000
+    remedy = "Check how its idle timeout is set; `kalab run --upstream lab` is known to close."
+    closes = plan.calibration.close_ms
+    if not closes:
+        sentence = f"No idle connection was closed by the upstream, though it was told to after {told_ms:.0f} ms."
+        return Check(name, Verdict.INCONCLUSIVE, sentence, remedy)
+    measured = f"{min(closes):.1f}–{max(closes):.1f} ms"
+    if min(closes) < told_ms * 0.9:
+        return Check(name, Verdict.INCONCLUSIVE, f"Told {told_ms:.0f} ms, it closed after {measured}.", remedy)
+    return Check(name, Verdict.PASS, f"Told {told_ms:.0f} ms, it closes idle connections after {measured}.")
+
+
+def _arm(scenario: Scenario, finding: LaneFinding, evidence: Evidence) -> ArmResult:
+    lane, arm = finding.lane, scenario.arm(finding.lane.arm)
+    bounds = interval(finding.lost, len(finding.exposed))
+    latency_ms, connects = _cost(finding, evidence)
+    exposures = Counter(str(t.exposure) for t in finding.trials)
+    return ArmResult(
+        arm=arm.name,
+        method=lane.method,
+        title=arm.title,
+        why=arm.why,
+        is_fix=arm.is_fix,
+        control=arm.control,
+        expected=lane.expect,
+        verdict=finding.verdict,
+        sentence=finding.sentence,
+        changes=lane.changes,
+        aimed=len(finding.trials),
+        exposed=len(finding.exposed),
+        exposed_as="aimed where the control is lost" if lane.prevents else _classes(finding.exposed),
+        lost=finding.lost,
+        lost_low=bounds.low,
+        lost_high=bounds.high,
+        executed_twice=sum(t.executions > 1 for t in finding.trials),
+        outcomes=dict(Counter(t.label for t in finding.trials)),
+        exposures=dict(exposures),
+        proven=sum(t.proof == "unprocessed" for t in finding.exposed),
+        latency_ms=latency_ms,
+        connects_per_request=connects,
+    )
+
+
+def _classes(exposed: Sequence[Trial]) -> str:
+    return ", ".join(sorted({str(t.exposure) for t in exposed})) or "none"
+
+
+def _cost(finding: LaneFinding, evidence: Evidence) -> tuple[float | None, float | None]:
+    """Median latency and connects per request of undisturbed requests; the first one, which must connect, left out."""
+    lane = finding.lane
+    lines = [e for e in evidence.of("client.steady") if (e["arm"], e["method"]) == (lane.arm, lane.method)][1:]
+    if not lines:
+        return None, None
+    sent = [e for line in lines for e in evidence.proxy.get(line["req_id"], []) if e["kind"] == "exchange.sent"]
+    latency = median((line["done_ns"] - line["sent_ns"]) / 1e6 for line in lines)
+    return latency, sum(not e["reused"] for e in sent) / len(lines) if sent else None
+
+
+def _story(plan: Plan, findings: Sequence[LaneFinding]) -> tuple[str, ...]:
+    """For a tired engineer: what was reused, how old, what crossed, what the client got, how many of how many."""
+    plain = [f for f in findings if not f.lane.changes and f.lane.aim in (Aim.HELD_FIN, Aim.GAPS) and f.lost]
+    if not plain:
+        return ("No request was lost, so this run shows nothing about the race.",)
+    finding = min(plain, key=lambda f: (f.lane.aim is not Aim.HELD_FIN, f.lane.method != "POST"))
+    example = next(t for t in finding.exposed if t.lost)
+    closes = plan.calibration.close_ms
+    idle_s = (example.idle_ms or example.gap_ms) / 1000
+    lines = [
+        f"The proxy sent a {example.method} on a connection that had been used before, then idle for {idle_s:.3f} s.",
+        _what_met(plan, str(example.exposure), closes),
+        f"The upstream never executed it. The client got {example.label}; the upstream has nothing to log.",
+        f"This happened to {share_text(finding.lost, len(finding.exposed), *_bounds(finding))} such {example.method}s.",
+    ]
+    mended = [f for f in findings if f.lane.prevents and f.verdict is Verdict.PASS]
+    if mended:
+        names = ", ".join(dict.fromkeys(f.lane.arm for f in mended))
+        lines.append(f"What keeps requests off the dying connection, and so ends it: {names}.")
+    return tuple(lines)
+
+
+def _bounds(finding: LaneFinding) -> tuple[float, float]:
+    bounds = interval(finding.lost, len(finding.exposed))
+    return bounds.low, bounds.high
+
+
+def _what_met(plan: Plan, exposure: str, closes: Sequence[float]) -> str:
+    close = f"The upstream ({plan.setup.upstream}) closes idle connections after {min(closes) / 1000:.3f} s"
+    if exposure == "crossed":
+        half = plan.setup.rtt_ms / 2
+        return f"{close}: its FIN was on the way, {half:g} ms each way, when the request set out, and they crossed."
+    return f"{close}: the request lay unread in its kernel at that moment, and the kernel answered with a reset."

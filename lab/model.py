@@ -1,0 +1,172 @@
+"""The words of an experiment: what is declared before a run (Scenario, Arm, Aim, Expect) and what comes out of it
+(Exposure, Outcome, Verdict).
+
+Rules of this file:
+
+- Declarations are frozen data without behaviour that touches the world; `lab.runner` acts on them.
+- A fix is a change of configuration, never code. Keys start with the room they change: "proxy.", "upstream.", "wire.".
+- Expectations are written before the run. A verdict compares evidence with them and has three values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+
+class Verdict(StrEnum):
+    """What a check found. `INCONCLUSIVE` means that the experiment did not happen as planned; it is never a pass."""
+
+    PASS = "pass"
+    FAIL = "fail"
+    INCONCLUSIVE = "inconclusive"
+
+    @property
+    def exit_code(self) -> int:
+        """0 pass, 1 fail, 2 inconclusive."""
+        return (Verdict.PASS, Verdict.FAIL, Verdict.INCONCLUSIVE).index(self)
+
+    @staticmethod
+    def worst(verdicts: Iterable[Verdict]) -> Verdict:
+        """A failure outweighs all; nothing judged at all is inconclusive."""
+        found = set(verdicts)
+        for verdict in (Verdict.FAIL, Verdict.INCONCLUSIVE, Verdict.PASS):
+            if verdict in found:
+                return verdict
+        return Verdict.INCONCLUSIVE
+
+
+class Exposure(StrEnum):
+    """Where a request met the upstream's close, told from the wire's log, never from the status code."""
+
+    CROSSED = "crossed"
+    """The FIN left the upstream before the request arrived there, and had not arrived at the proxy when it left."""
+    FIN_DELIVERED = "fin_delivered"
+    """The FIN was already at the proxy's host when the proxy sent the request all the same."""
+    UNREAD = "unread"
+    """The request arrived first and lay unread in the upstream's kernel at close(): a reset, no FIN before it."""
+    CLOSED_AFTER_ARRIVAL = "closed_after_arrival"
+    """The upstream had the request, then closed without an answer: it may have been executed."""
+    NOT_EXPOSED = "not_exposed"
+    """Sent on a reused connection that the upstream did not close meanwhile."""
+    NEW_CONNECTION = "new_connection"
+    """Sent on a connection that had carried nothing before: there was no race to lose."""
+    NOT_SENT = "not_sent"
+    """No witness saw the request go upstream."""
+
+
+class Outcome(StrEnum):
+    """What the client got."""
+
+    ANSWERED = "answered"
+    CLOSED_WITHOUT_RESPONSE = "closed_without_response"
+    RESET = "reset"
+    TRUNCATED = "truncated"
+    TIMED_OUT = "timed_out"
+
+
+class Aim(StrEnum):
+    """Which instant the aimed requests are to hit."""
+
+    HELD_FIN = "held_fin"
+    """Wait until the wire holds the FIN of every primed connection (or the proxy closed it first), then fire."""
+    GAPS = "gaps"
+    """Fire at idle gaps spread around the measured close: the map of the window. Blind, so each trial is classed."""
+    STALLED_PROXY = "stalled_proxy"
+    """Stop the proxy, hand it requests, then the FINs, and wake it: the FIN is in its kernel but unnoticed."""
+    CRASH = "crash"
+    """No idle close at all: the upstream executes the request and then dies. The look-alike."""
+
+
+class Expect(StrEnum):
+    """What an arm's aimed requests should do."""
+
+    LOST = "every exposed request is lost"
+    BOX = "lost inside the predicted window, and nowhere else"
+    MENDED = "none is lost, each is executed once"
+    EXECUTED_TWICE = "answered, but executed twice"
+    EXECUTED_ONCE = "lost, but executed once only"
+
+
+@dataclass(frozen=True)
+class ByWire:
+    """An expectation that depends on the wire: what a packet proves on a real path, a relay may hide."""
+
+    netns: Expect
+    otherwise: Expect
+    because: str
+
+    def on(self, make: str) -> Expect:
+        return self.netns if make == "netns" else self.otherwise
+
+
+@dataclass(frozen=True)
+class Below:
+    """A proxy timeout that ends `margin_ms` before the upstream's idle timeout, as configured or as measured."""
+
+    margin_ms: float
+    measured: bool = False
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One configuration under test, and what is expected of it. The arms of a run are interleaved.
+
+    `change` overrides the scenario's base; a value may be `Below`. `control` names the arm that must break in the same
+    run before this one is credited. `prevents` says that the fix keeps requests off the dying connection: nothing is
+    exposed then, and what counts is trials aimed where the control is lost. `needs` names abilities of the upstream or
+    the wire without which the arm is not judged.
+    """
+
+    name: str
+    title: str
+    why: str
+    aim: Aim
+    expect: Mapping[str, Expect | ByWire]
+    change: Mapping[str, str | Below] = field(default_factory=dict)
+    control: str | None = None
+    prevents: bool = False
+    needs: tuple[str, ...] = ()
+
+    @property
+    def is_fix(self) -> bool:
+        return self.control is not None
+
+    def expected(self, method: str, make: str) -> Expect:
+        """What this arm's requests with `method` should do on a wire of this make."""
+        expect = self.expect[method]
+        return expect.on(make) if isinstance(expect, ByWire) else expect
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much evidence a run gathers. `trials` is per arm, method and block; the block is the unit of interleaving."""
+
+    blocks: int
+    trials: int
+    min_exposed: int
+    """Fewer exposed trials than this in an arm: inconclusive."""
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """One question about the race, declared as data.
+
+    `keep_alive_s` is the upstream's idle timeout and `rtt_ms` the round trip between proxy and upstream; both can be
+    changed for a run. `proxy` and `upstream` are the base that every arm starts from.
+    """
+
+    name: str
+    sentence: str
+    teaches: str
+    keep_alive_s: float
+    rtt_ms: float
+    proxy: Mapping[str, str]
+    upstream: Mapping[str, str]
+    arms: tuple[Arm, ...]
+    full: Size
+    short: Size
+
+    def arm(self, name: str) -> Arm:
+        return next(arm for arm in self.arms if arm.name == name)

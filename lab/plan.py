@@ -1,0 +1,169 @@
+"""From a declared scenario to what exactly will be run: written down before the first aimed request.
+
+A *lane* is one arm with one method: its own proxy process, its own link through the wire, its own rounds. Here the
+scenario's relative values become concrete: a fix "300 ms below the upstream's idle timeout" becomes a duration, an aim
+that this wire or this upstream cannot offer becomes another one or makes the arm "not judged", with the reason.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from lab.model import Aim, Arm, Below, Expect, Scenario, Size
+from lab.result import Change, NotJudged
+
+RTT_KEY = "wire.rtt_ms"
+
+# The window's edges are blurred by timers and scheduling; what falls this close to an edge is counted on neither side.
+EDGE_MS = 5.0
+
+
+class Calibration(msgspec.Struct, frozen=True):
+    """What was measured before the run, in ms: the idle ages at which the upstream closed, and its answer times."""
+
+    close_ms: tuple[float, ...]
+    answer_ms: tuple[float, ...]
+
+    @property
+    def low(self) -> float:
+        return min(self.close_ms)
+
+    @property
+    def high(self) -> float:
+        return max(self.close_ms)
+
+    @property
+    def middle(self) -> float:
+        return sorted(self.close_ms)[len(self.close_ms) // 2]
+
+
+class LanePlan(msgspec.Struct, frozen=True):
+    """One arm with one method, ready to run. `window_ms` is the width of the predicted box."""
+
+    arm: str
+    method: str
+    aim: Aim
+    expect: Expect
+    prevents: bool
+    rtt_ms: float
+    window_ms: float
+    proxy: dict[str, str]
+    changes: tuple[Change, ...]
+
+    @property
+    def name(self) -> str:
+        return f"{self.arm}.{self.method}"
+
+
+class Setup(msgspec.Struct, frozen=True):
+    """What the user asked for, as it was understood."""
+
+    scenario: str
+    wire: str
+    upstream: str
+    methods: tuple[str, ...]
+    arms: tuple[str, ...]
+    keep_alive_s: float
+    rtt_ms: float
+    stall_ms: float
+    blocks: int
+    trials: int
+    min_exposed: int
+    seed: int
+    sabotage: str = ""
+
+    @property
+    def size(self) -> Size:
+        return Size(self.blocks, self.trials, self.min_exposed)
+
+
+class Plan(msgspec.Struct, frozen=True):
+    """The whole run, expectations included."""
+
+    setup: Setup
+    command: str
+    started: str
+    calibration: Calibration
+    lanes: tuple[LanePlan, ...]
+    not_judged: tuple[NotJudged, ...]
+    environment: dict[str, str]
+
+
+def abilities(setup: Setup, calibration: Calibration, *, sends_hint: bool) -> dict[str, str]:
+    """What this wire and upstream can not do: ability -> why not. An empty reason means that it can."""
+    no_wire = "a plain loopback has nothing in between that could hold or delay packets" if _loopback(setup) else ""
+    spread = calibration.high - calibration.low
+    unsteady = f"this upstream closes at idle ages that differ by {spread:.0f} ms, so there is no window to map"
+    return {
+        "gate": no_wire,
+        "delay": no_wire,
+        "hint": "" if sends_hint else f"{setup.upstream} sends no Keep-Alive: timeout field",
+        "crash": "" if setup.upstream == "lab" else "only the lab upstream can be told to die after executing",
+        "steady close": "" if spread <= window_ms(setup, setup.rtt_ms) / 2 else unsteady,
+    }
+
+
+def window_ms(setup: Setup, rtt_ms: float) -> float:
+    """The width of the predicted box, R + L_u (docs/race.md); at least a millisecond, for the timers."""
+    return max(1.0, (0.0 if _loopback(setup) else rtt_ms) + setup.stall_ms)
+
+
+def lay_out(
+    scenario: Scenario, setup: Setup, calibration: Calibration, missing: dict[str, str]
+) -> tuple[tuple[LanePlan, ...], tuple[NotJudged, ...]]:
+    """The lanes of a run, and the arms that it cannot show."""
+    lanes: list[LanePlan] = []
+    not_judged: list[NotJudged] = []
+    for arm in scenario.arms:
+        if arm.name not in setup.arms:
+            continue
+        reasons = [missing[need] for need in arm.needs if missing[need]]
+        if reasons:
+            not_judged.append(NotJudged(arm.name, arm.title, reasons[0]))
+            continue
+        lanes += [_lane(scenario, arm, m, setup, calibration, missing) for m in arm.expect if m in setup.methods]
+    return tuple(lanes), tuple(not_judged)
+
+
+def _lane(
+    scenario: Scenario, arm: Arm, method: str, setup: Setup, calibration: Calibration, missing: dict[str, str]
+) -> LanePlan:
+    rtt_ms = float(str(arm.change.get(RTT_KEY, setup.rtt_ms)))
+    change = {key: _concrete(value, setup, calibration) for key, value in arm.change.items()}
+    return LanePlan(
+        arm=arm.name,
+        method=method,
+        aim=_aim(arm.aim, missing),
+        expect=arm.expected(method, setup.wire),
+        prevents=arm.prevents,
+        rtt_ms=rtt_ms,
+        window_ms=window_ms(setup, rtt_ms),
+        proxy={**scenario.proxy, **{k.removeprefix("proxy."): v for k, v in change.items() if k.startswith("proxy.")}},
+        changes=tuple(Change(key, _before(key, scenario, setup), after) for key, after in change.items()),
+    )
+
+
+def _aim(aim: Aim, missing: dict[str, str]) -> Aim:
+    """The aim that this wire and upstream can offer for the one that was declared."""
+    if aim is Aim.HELD_FIN and missing["gate"]:
+        return Aim.GAPS
+    if aim is Aim.GAPS and missing["steady close"] and not missing["gate"]:
+        return Aim.HELD_FIN
+    return aim
+
+
+def _concrete(value: str | Below, setup: Setup, calibration: Calibration) -> str:
+    if isinstance(value, str):
+        return value
+    limit_ms = calibration.low if value.measured else setup.keep_alive_s * 1000
+    return f"{round(limit_ms - value.margin_ms)}ms"
+
+
+def _before(key: str, scenario: Scenario, setup: Setup) -> str:
+    if key == RTT_KEY:
+        return f"{setup.rtt_ms:g}"
+    return scenario.proxy.get(key.removeprefix("proxy."), "")
+
+
+def _loopback(setup: Setup) -> bool:
+    return setup.wire == "loopback"

@@ -1,0 +1,150 @@
+"""Child processes of a run: started by argv, awaited until they listen, stopped by pid.
+
+Rules of this file:
+
+- Readiness is something observed: a line that says so, or a port that accepts. Never a sleep.
+- Whatever was started is stopped, also when the run fails: `Children` is an async context manager.
+- A child's stderr goes to a file of the run folder; when it dies early, its last lines are in the error.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from time import monotonic
+
+from lab.errors import CannotRunError
+
+Popen = Callable[..., "subprocess.Popen[bytes]"]
+Address = tuple[str, int]
+
+READY_WITHIN_S = 30.0
+STOP_WITHIN_S = 10.0
+
+
+class Child:
+    """One started process."""
+
+    def __init__(self, name: str, process: subprocess.Popen[bytes], log: Path) -> None:
+        self.name = name
+        self.process = process
+        self._log = log
+
+    def __repr__(self) -> str:
+        return f"<Child {self.name}, pid {self.process.pid}, {self.process.poll()}>"
+
+    def signal(self, number: signal.Signals) -> None:
+        self.process.send_signal(number)
+
+    async def listening(self) -> list[Address]:
+        """Waits for the child's "listening on HOST:PORT" line. Raises CannotRunError when it ends instead."""
+        line = await self._first_line()
+        return [_address(word) for word in line.removeprefix("listening on ").split()]
+
+    async def accepts(self, address: Address) -> None:
+        """Waits until the child's port takes a connection. For servers that do not say when they are ready."""
+        deadline = monotonic() + READY_WITHIN_S
+        while monotonic() < deadline:
+            if self.process.poll() is not None:
+                raise self.died()
+            try:
+                _, writer = await asyncio.wait_for(asyncio.open_connection(*address), 1.0)
+            except (OSError, TimeoutError):
+                await asyncio.sleep(0.05)
+                continue
+            writer.close()
+            return
+        raise CannotRunError(f"{self.name} took no connection within {READY_WITHIN_S:.0f} s{self._last_words()}")
+
+    def died(self) -> CannotRunError:
+        return CannotRunError(f"{self.name} ended with exit code {self.process.returncode}{self._last_words()}")
+
+    async def _first_line(self) -> str:
+        stdout = self.process.stdout
+        assert stdout is not None
+        try:
+            raw = await asyncio.wait_for(asyncio.to_thread(stdout.readline), READY_WITHIN_S)
+        except TimeoutError:
+            raise CannotRunError(f"{self.name} did not say that it listens within {READY_WITHIN_S:.0f} s") from None
+        line = raw.decode().strip()
+        if not line.startswith("listening on "):
+            await asyncio.to_thread(self.process.wait)
+            raise self.died()
+        return line
+
+    def _last_words(self) -> str:
+        lines = self._log.read_text(errors="replace").strip().splitlines()
+        return f": {lines[-1]}" if lines else ""
+
+
+class Children:
+    """The processes of one run."""
+
+    def __init__(self, logs: Path) -> None:
+        self._logs = logs
+        self._children: list[Child] = []
+
+    async def __aenter__(self) -> Children:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.stop()
+
+    def start(
+        self,
+        name: str,
+        argv: Sequence[str],
+        *,
+        popen: Popen = subprocess.Popen,
+        env: Mapping[str, str] | None = None,
+        says_ready: bool = True,
+    ) -> Child:
+        """Starts `argv`. `says_ready`: its stdout is a pipe that tells when it listens; otherwise stdout is logged."""
+        log = self._logs / f"{name}.txt"
+        with log.open("wb") as stderr:
+            process = popen(
+                list(argv),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE if says_ready else stderr,
+                stderr=stderr,
+                env={**os.environ, **(env or {})},
+            )
+        child = Child(name, process, log)
+        self._children.append(child)
+        return child
+
+    def raise_if_any_died(self) -> None:
+        """A child that ended during the run makes the run worthless."""
+        for child in self._children:
+            if child.process.poll() is not None:
+                raise child.died()
+
+    def cpu_s(self, child: Child) -> float:
+        """User and system time of a running child so far, seconds."""
+        fields = Path(f"/proc/{child.process.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    async def stop(self) -> None:
+        """Asks all to end, waits, and kills what does not. Idempotent."""
+        children, self._children = self._children, []
+        for child in children:
+            if child.process.poll() is None:
+                child.signal(signal.SIGCONT)
+                child.signal(signal.SIGTERM)
+        for child in children:
+            try:
+                await asyncio.to_thread(child.process.wait, STOP_WITHIN_S)
+            except subprocess.TimeoutExpired:
+                child.process.kill()
+                await asyncio.to_thread(child.process.wait)
+            if child.process.stdout is not None:
+                child.process.stdout.close()
+
+
+def _address(text: str) -> Address:
+    host, _, port = text.rpartition(":")
+    return host, int(port)

@@ -1,0 +1,143 @@
+"""What a run found, in the form that is stored (`verdict.json`) and shown (terminal story, report page).
+
+Rules of this file: data only. Everything here is recomputed from the stored evidence by `kalab verify`; nothing here
+is evidence itself. Times are milliseconds unless the name says otherwise.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from lab.model import Verdict
+
+
+class Change(msgspec.Struct, frozen=True):
+    """One line of a configuration diff. `key` starts with the room: "proxy.", "upstream.", "wire."."""
+
+    key: str
+    before: str
+    after: str
+
+
+class Check(msgspec.Struct, frozen=True):
+    """A condition on the run as a whole, e.g. that no witness lost lines. `remedy` says what to do when it failed."""
+
+    name: str
+    verdict: Verdict
+    sentence: str
+    remedy: str = ""
+
+
+class ArmResult(msgspec.Struct, frozen=True):
+    """One arm with one method."""
+
+    arm: str
+    method: str
+    title: str
+    why: str
+    is_fix: bool
+    control: str | None
+    expected: str
+    verdict: Verdict
+    sentence: str
+    changes: tuple[Change, ...]
+    aimed: int
+    exposed: int
+    """Trials that count: those that met the close (or, for a fix that prevents it, would have met it)."""
+    exposed_as: str
+    lost: int
+    lost_low: float
+    lost_high: float
+    executed_twice: int
+    outcomes: dict[str, int]
+    """What clients got: "200", "502 closed_before_response", "closed_without_response", …"""
+    exposures: dict[str, int]
+    proven: int
+    """Losses for which the un-ACKed bytes prove that the upstream had not processed the request."""
+    latency_ms: float | None
+    """Median of undisturbed requests in this configuration; None when none was measured."""
+    connects_per_request: float | None
+
+
+class GapPoint(msgspec.Struct, frozen=True):
+    """Loss at one idle gap. `gap_ms` is relative to the measured close; 0 is the close, negative is before it."""
+
+    gap_ms: float
+    n: int
+    lost: int
+    low: float
+    high: float
+    predicted: float
+
+
+class GapCurve(msgspec.Struct, frozen=True):
+    """Loss against idle gap for one arm. The box is where the model predicts loss."""
+
+    arm: str
+    title: str
+    box_from_ms: float
+    box_to_ms: float
+    points: tuple[GapPoint, ...]
+
+
+class Step(msgspec.Struct, frozen=True):
+    """One row of a packet ladder. `t_ms` is relative to the upstream's close; lanes: client, proxy, upstream.
+
+    `arrived_ms` is when the far end got it; None for what never arrived, or for a local fact (`sender` == `receiver`).
+    """
+
+    t_ms: float
+    arrived_ms: float | None
+    sender: str
+    receiver: str
+    label: str
+    flags: str = ""
+
+
+class Ladder(msgspec.Struct, frozen=True):
+    """One lost request, packet by packet."""
+
+    req_id: str
+    conn: str
+    caption: str
+    steps: tuple[Step, ...]
+
+
+class NotJudged(msgspec.Struct, frozen=True):
+    """An arm that this wire or this upstream cannot show."""
+
+    arm: str
+    title: str
+    because: str
+
+
+class RunResult(msgspec.Struct, frozen=True):
+    """One run of one scenario."""
+
+    scenario: str
+    sentence: str
+    teaches: str
+    command: str
+    started: str
+    duration_s: float
+    seed: int
+    wire: str
+    upstream: str
+    keep_alive_s: float
+    rtt_ms: float
+    close_low_ms: float
+    """Measured idle age at which the upstream closed: the earliest and the latest of the calibration."""
+    close_high_ms: float
+    verdict: Verdict
+    story: tuple[str, ...]
+    checks: tuple[Check, ...]
+    arms: tuple[ArmResult, ...]
+    not_judged: tuple[NotJudged, ...]
+    curves: tuple[GapCurve, ...]
+    ladder: Ladder | None
+    environment: dict[str, str]
+    real: tuple[str, ...]
+    """What in this run was real (kernel, sockets, processes) …"""
+    emulated: tuple[str, ...]
+    """… and what was emulated."""
+    files: tuple[str, ...]

@@ -1,0 +1,184 @@
+"""One run, from nothing to a sealed folder.
+
+1. wire and upstream start              5. blocks: every lane one round each, in seeded random order
+2. calibrate: when does it close?       6. stop everything, so that all logs are closed
+3. plan, written down before any shot   7. join the witnesses, judge, explain
+4. a proxy and a link for each lane     8. store, hash, render
+
+Rules of this file:
+
+- The arms of a block run interleaved, in an order drawn from the seed; blocks follow each other.
+- Whatever was started is stopped, whatever happens.
+- The runner never judges: `lab.checkers` does, from what is stored.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import random
+import resource
+import sys
+import time
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from datetime import UTC, datetime
+from pathlib import Path
+
+from lab import sabotage
+from lab.aim import run_round
+from lab.calibration import SPREAD_S, calibrate
+from lab.doctor import environment
+from lab.findings import conclude
+from lab.lane import Lane
+from lab.model import Scenario
+from lab.plan import Calibration, LanePlan, Plan, Setup, abilities, lay_out
+from lab.processes import Child, Children
+from lab.report import page
+from lab.result import RunResult
+from lab.store import create, listing, seal, write_plan, write_result, write_trials
+from lab.upstreams import Upstreams
+from lab.wire import Wire, WireStats, open_wire
+from lab.witness.trials import join, load
+from proxy.config import ProxyConfig, override, to_toml
+from proxy.events import EventLog, Kind
+
+GENERATOR = Kind("client.generator", ("cpu_s", "wall_s"))
+WIRE = Kind("client.wire", ("make", "forwarded", "lost", "late_p50_ms", "late_p99_ms", "late_max_ms", "dropped"))
+
+# The rounds of one block start this far apart: bursts must not meet in the generator.
+STAGGER_S = 0.07
+OPEN_FILES = 32_768
+
+Say = Callable[[str], None]
+
+
+async def run(scenario: Scenario, setup: Setup, command: str, runs: Path, say: Say) -> tuple[Path, RunResult]:
+    """Runs a scenario. Returns its folder and what was found. Progress goes to `say`, one line a step."""
+    _raise_open_files()
+    folder = create(runs, scenario.name)
+    started = datetime.now(UTC).isoformat(timespec="seconds")
+    begin = time.monotonic()
+    plan = await _gather_evidence(scenario, setup, command, started, folder, say)
+    say("joining the witnesses")
+    sabotage.spoil(setup.sabotage, folder)
+    evidence = load(folder)
+    trials = join(evidence)
+    write_trials(folder, trials)
+    duration_s = time.monotonic() - begin
+    result = conclude(scenario, plan, evidence, trials, duration_s=duration_s, files=listing(folder))
+    write_result(folder, result)
+    page.write(result, folder / "report.html")
+    seal(folder)
+    return folder, result
+
+
+async def _gather_evidence(
+    scenario: Scenario, setup: Setup, command: str, started: str, folder: Path, say: Say
+) -> Plan:
+    """Steps 1 to 6."""
+    wire = open_wire(setup.wire, folder)
+    async with AsyncExitStack() as stack:
+        log = EventLog(folder / "client.jsonl", "client")
+        stack.callback(log.close)
+        say(f"building the {setup.wire} wire")
+        await wire.start()
+        stack.push_async_callback(_stop_wire, wire, log)
+        children = await stack.enter_async_context(Children(folder / "logs"))
+        upstreams = Upstreams(scenario, setup, wire, children, folder)
+        await upstreams.start()
+        say(f"measuring when {setup.upstream} closes an idle connection (told: {setup.keep_alive_s:g} s)")
+        calibration = await _calibrate(setup, wire, upstreams)
+        plan = _plan(scenario, setup, command, started, calibration, sends_hint=upstreams.sends_hint)
+        write_plan(folder, plan)
+        say(f"starting {len(plan.lanes)} proxies, one for each arm and method")
+        lanes = await _open_lanes(plan, wire, upstreams, children, folder, log)
+        await _run_blocks(plan, lanes, children, log, say)
+    return plan
+
+
+async def _stop_wire(wire: Wire, log: EventLog) -> None:
+    stats: WireStats = await wire.stop()
+    if stats.make == "loopback":
+        return
+    dropped = stats.log_dropped + stats.pcap_dropped
+    late = (stats.late_p50_ms, stats.late_p99_ms, stats.late_max_ms)
+    log.emit(WIRE, "", 0, stats.make, stats.forwarded, stats.lost, *late, dropped)
+
+
+async def _calibrate(setup: Setup, wire: Wire, upstreams: Upstreams) -> Calibration:
+    port = await upstreams.port_for("calibration")
+    address = await wire.link("calibration", port, delay_s=setup.rtt_ms / 2000, gate=False)
+    return await calibrate(address, setup.keep_alive_s, spread_s=0.0 if setup.upstream == "lab" else SPREAD_S)
+
+
+def _plan(
+    scenario: Scenario, setup: Setup, command: str, started: str, calibration: Calibration, *, sends_hint: bool
+) -> Plan:
+    if not calibration.close_ms:
+        return Plan(setup, command, started, calibration, (), (), environment())
+    missing = abilities(setup, calibration, sends_hint=sends_hint)
+    lanes, not_judged = lay_out(scenario, setup, calibration, missing)
+    return Plan(setup, command, started, calibration, lanes, not_judged, environment())
+
+
+async def _open_lanes(
+    plan: Plan, wire: Wire, upstreams: Upstreams, children: Children, folder: Path, log: EventLog
+) -> list[Lane]:
+    """A link and a proxy process for each lane, all proxies starting at the same time."""
+
+    async def open_lane(lane: LanePlan, proxy: Child) -> Lane:
+        (address,) = await proxy.listening()
+        return Lane(plan, lane, proxy, address, wire, log)
+
+    proxies = []
+    for lane in plan.lanes:
+        port = await upstreams.port_for(lane.name)
+        dial = await wire.link(lane.name, port, delay_s=lane.rtt_ms / 2000, gate=False)
+        proxies.append((lane, _start_proxy(lane, dial, children, folder)))
+    return list(await asyncio.gather(*(open_lane(lane, proxy) for lane, proxy in proxies)))
+
+
+def _start_proxy(lane: LanePlan, dial: tuple[str, int], children: Children, folder: Path) -> Child:
+    own = {
+        "listen": "127.0.0.1:0",
+        "upstreams": f"{dial[0]}:{dial[1]}",
+        "log.access": "off",
+        "log.events": str(folder / f"proxy-{lane.name}.jsonl"),
+    }
+    config = override(ProxyConfig(), {**lane.proxy, **own})
+    path = folder / "logs" / f"proxy-{lane.name}.toml"
+    path.write_text(to_toml(config))
+    return children.start(f"proxy-{lane.name}", [sys.executable, "-m", "proxy", "--config", str(path)])
+
+
+async def _run_blocks(plan: Plan, lanes: list[Lane], children: Children, log: EventLog, say: Say) -> None:
+    """Every lane one round in each block, started one after the other in an order drawn from the seed."""
+    order = random.Random(plan.setup.seed)
+    gc.collect()
+    gc.freeze()
+    gc.disable()  # a collection in a burst would make sends late
+    cpu, wall = time.process_time(), time.monotonic()
+    try:
+        for block in range(plan.setup.blocks if lanes else 0):
+            say(f"block {block + 1} of {plan.setup.blocks}: {len(lanes)} arms, {plan.setup.trials} aimed requests each")
+            order.shuffle(lanes)
+            await asyncio.gather(*(_round(lane, block, i * STAGGER_S) for i, lane in enumerate(lanes)))
+            children.raise_if_any_died()
+            gc.collect()
+    finally:
+        gc.enable()
+        gc.unfreeze()
+    log.emit(GENERATOR, "", 0, time.process_time() - cpu, max(time.monotonic() - wall, 1e-9))
+
+
+async def _round(lane: Lane, block: int, start_after_s: float) -> None:
+    await asyncio.sleep(start_after_s)
+    await run_round(lane, block)
+
+
+def _raise_open_files() -> None:
+    """A thousand connections are four thousand descriptors over all processes; children inherit the limit."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < OPEN_FILES:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (min(OPEN_FILES, hard), hard))

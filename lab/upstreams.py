@@ -1,0 +1,104 @@
+"""The upstream servers of a run: the lab's own, or a real one from the catalogue, on the far side of the wire."""
+
+from __future__ import annotations
+
+import socket
+import sys
+from pathlib import Path
+
+from lab.errors import CannotRunError, UsageError
+from lab.model import Scenario
+from lab.plan import Setup
+from lab.processes import Child, Children
+from lab.wire import Wire
+from upstreams.catalogue import SERVERS
+
+# In a network namespace of its own every port is free.
+FIRST_PORT = 9000
+# Rounds that a thread-per-request server must serve at the same time.
+OVERLAPPING_ROUNDS = 8
+
+
+class Upstreams:
+    """Starts upstream processes and knows which port a lane's requests go to.
+
+    One process serves all lanes, except when its loop is stalled on purpose: a stall would hit every lane.
+    """
+
+    def __init__(self, scenario: Scenario, setup: Setup, wire: Wire, children: Children, folder: Path) -> None:
+        self._scenario = scenario
+        self._setup = setup
+        self._wire = wire
+        self._children = children
+        self._folder = folder
+        self._started: dict[str, int] = {}
+        self._server = SERVERS[setup.upstream]
+
+    @property
+    def sends_hint(self) -> bool:
+        return self._setup.upstream == "lab" or self._server.sends_hint
+
+    async def start(self) -> None:
+        """Starts what calibration will need."""
+        await self.port_for("calibration")
+
+    async def port_for(self, lane: str) -> int:
+        """The port that serves this lane; starts its process when there is none."""
+        name = self._process_of(lane)
+        if name not in self._started:
+            start = self._start_lab if self._setup.upstream == "lab" else self._start_real
+            self._started[name] = await start(name)
+        return self._started[name]
+
+    def _process_of(self, lane: str) -> str:
+        if self._setup.stall_ms:
+            return lane
+        late = self._setup.sabotage == "fin-past-the-run" and lane != "calibration"
+        return "sabotaged" if late else "shared"
+
+    async def _start_lab(self, name: str) -> int:
+        setup = self._setup
+        options = {
+            **self._scenario.upstream,
+            "keep-alive": f"{setup.keep_alive_s * 1000:g}ms",
+            "events": str(self._folder / f"upstream-{name}.jsonl"),
+            "seed": str(setup.seed),
+        }
+        if setup.stall_ms:
+            options["stall"] = f"{setup.stall_ms:g}ms"
+        if setup.sabotage == "upstream-ignores-timeout" or name == "sabotaged":
+            options["keep-alive"] = "off"
+        listen = ["--listen", f"{self._wire.bind_host}:0"]
+        flags = [word for key, value in options.items() for word in (f"--{key}", value)]
+        argv = [sys.executable, "-m", "upstreams.lab", *listen, *flags]
+        child = self._children.start(f"upstream-{name}", argv, popen=self._wire.popen)
+        ((_, port),) = await child.listening()
+        return port
+
+    async def _start_real(self, name: str) -> int:
+        setup = self._setup
+        port = FIRST_PORT if self._wire.make == "netns" else _free_port()
+        threads = setup.trials * OVERLAPPING_ROUNDS
+        try:
+            argv = self._server.command((self._wire.bind_host, port), setup.keep_alive_s, threads)
+        except ValueError as error:
+            raise UsageError(f"--keep-alive {setup.keep_alive_s:g}s: {error}") from error
+        except LookupError as error:
+            raise CannotRunError(str(error)) from error
+        env = {"KALAB_EXECUTIONS": str(self._folder / f"executions-{name}.jsonl")}
+        child = self._children.start(f"upstream-{name}", argv, popen=self._wire.popen, env=env, says_ready=False)
+        await self._await_real(child, name, port)
+        return port
+
+    async def _await_real(self, child: Child, name: str, port: int) -> None:
+        """A real server says nothing when it is ready; a connection tells."""
+        if self._wire.make == "netns":
+            await child.accepts(await self._wire.link(f"ready-{name}", port, delay_s=0.0, gate=False))
+        else:  # not through a relay: it accepts whether or not the upstream does
+            await child.accepts((self._wire.bind_host, port))
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

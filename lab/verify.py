@@ -1,0 +1,33 @@
+"""Recomputes a run's verdict from its stored evidence alone, and notices what was changed since."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from lab.errors import UsageError
+from lab.findings import conclude
+from lab.model import Scenario, Verdict
+from lab.store import read_plan, read_result, read_trials, tampered
+from lab.witness.trials import join, load
+
+
+def verify(folder: Path, scenarios: Mapping[str, Scenario]) -> tuple[Verdict, list[str]]:
+    """The verdict, and what was found, one sentence each. A changed file or a different result is a failure."""
+    if not folder.is_dir():
+        raise UsageError(f"there is no run folder {folder}")
+    plan, stored = read_plan(folder), read_result(folder)
+    scenario = scenarios.get(plan.setup.scenario)
+    if scenario is None:
+        raise UsageError(f"{folder} is a run of {plan.setup.scenario!r}, a scenario that is not known here")
+    findings = tampered(folder)
+    evidence = load(folder)
+    trials = join(evidence)
+    result = conclude(scenario, plan, evidence, trials, duration_s=stored.duration_s, files=stored.files)
+    if trials != read_trials(folder):
+        findings.append("trials.jsonl does not follow from what the witnesses wrote")
+    if result != stored:
+        findings.append(f"verdict.json does not follow from the evidence, which gives {result.verdict}")
+    if findings:
+        return Verdict.FAIL, findings
+    return result.verdict, [f"{len(trials)} trials joined again from {len(stored.files)} files: the same result"]

@@ -1,0 +1,171 @@
+"""How results are put into words, for the terminal and the report page alike.
+
+Rules of this file:
+
+- Zero of n is never "0 %": it is "fewer than", with the upper bound. Bounds are rounded outwards, so that no rounding
+  claims more than was measured.
+- A verdict says whether an expectation held; an effect says what a configuration does to requests. Both are told:
+  "pass" beside a fix that was rightly expected to fail would otherwise read as praise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from itertools import pairwise
+from math import ceil, floor, log10
+from typing import NamedTuple
+
+from lab.model import Expect, Verdict
+from lab.result import ArmResult, Change
+
+MEANING = {
+    Verdict.PASS: "Everything expected before the run was found.",
+    Verdict.FAIL: "At least one thing expected before the run was not found.",
+    Verdict.INCONCLUSIVE: "The run did not happen as planned. It proves nothing, neither for nor against.",
+}
+
+MARK = {Verdict.PASS: "✓", Verdict.FAIL: "✗", Verdict.INCONCLUSIVE: "?"}
+"""A shape for each verdict, because colour alone is not seen by everybody."""
+
+
+class Effect(NamedTuple):
+    """What a configuration does to requests. `tone`: "good", "bad", "harm", "plain" or "open"."""
+
+    tone: str
+    words: str
+
+
+def percent(share: float, *, up: bool) -> str:
+    """A share (0..1) in percent without the sign: one decimal, or two digits that count when it is below 0.1 %.
+
+    `up` says which way to round; a lower bound is rounded down, an upper bound up.
+    """
+    value = share * 100
+    if value <= 0:
+        return "0"
+    if value >= 100:
+        return "100"
+    decimals = 1 if value >= 0.1 else 1 - floor(log10(value))
+    step = 10**decimals
+    # The allowance keeps 98.5, stored as 98.50000000000001, from becoming 98.6.
+    count = ceil(value * step - 1e-6) if up else floor(value * step + 1e-6)
+    return f"{count / step:.{decimals}f}".removesuffix(".0")
+
+
+def share_text(lost: int, n: int, low: float, high: float) -> str:
+    """How many of how many, with the bounds (0..1): "3 of 240 (0.4–3.7 %)", "0 of 240, fewer than 1.6 %"."""
+    count, bounds = share_parts(lost, n, low, high)
+    return f"{count}{'' if lost or n == 0 else ','} {bounds}".rstrip()
+
+
+def share_parts(lost: int, n: int, low: float, high: float) -> tuple[str, str]:
+    """The count and the bounds apart, for who sets them on two lines."""
+    if n == 0:
+        return "none exposed", ""
+    if lost == 0:
+        return f"0 of {n}", f"fewer than {percent(high, up=True)} %"
+    return f"{lost} of {n}", f"({percent(low, up=False)}–{percent(high, up=True)} %)"
+
+
+def change_text(changes: Sequence[Change]) -> str:
+    """The diff of an arm in one line."""
+    if not changes:
+        return "no change"
+    return ", ".join(f"{change.key}: {change.before or 'unset'} → {change.after or 'unset'}" for change in changes)
+
+
+def cost_parts(arm: ArmResult, control: ArmResult | None) -> list[str]:
+    """What one undisturbed request costs; with the difference to the control where both were measured and differ."""
+    parts = []
+    if arm.latency_ms is not None:
+        text = f"{arm.latency_ms:.1f} ms"
+        added = f"{arm.latency_ms - control.latency_ms:+.1f}" if control and control.latency_ms is not None else "0"
+        if float(added) != 0:
+            text += f" ({added})".replace("-", "−")
+        parts.append(text)
+    if arm.connects_per_request is not None:
+        parts.append(f"{arm.connects_per_request:.2f} connects")
+    return parts or ["not measured"]
+
+
+_EXPECTED_EFFECT = {
+    Expect.LOST: Effect("bad", "does not help"),
+    Expect.BOX: Effect("bad", "loses inside the window"),
+    Expect.MENDED: Effect("good", "mends it"),
+    Expect.EXECUTED_TWICE: Effect("harm", "executes twice"),
+    Expect.EXECUTED_ONCE: Effect("plain", "lost, but executed once only"),
+}
+
+_CONTROL_EFFECT = {
+    Expect.LOST: Effect("plain", "breaks, as it must"),
+    Expect.BOX: Effect("plain", "breaks inside the window only"),
+}
+
+
+def effect(arm: ArmResult, harmful: Collection[tuple[Change, ...]] = ()) -> Effect:
+    """What the arm did to requests. `harmful` are the changes that executed a request twice in another arm."""
+    if arm.verdict is Verdict.INCONCLUSIVE:
+        return Effect("open", "not settled")
+    if arm.verdict is Verdict.FAIL:
+        return Effect("bad", "not as expected")
+    try:
+        expected = Expect(arm.expected)
+    except ValueError:
+        return Effect("plain", "as expected")
+    if not arm.is_fix and expected in _CONTROL_EFFECT:
+        return _CONTROL_EFFECT[expected]
+    if expected is Expect.MENDED and arm.changes in harmful:
+        return Effect("harm", "mends this, executes twice elsewhere")
+    return _EXPECTED_EFFECT[expected]
+
+
+def harmful_changes(arms: Sequence[ArmResult]) -> frozenset[tuple[Change, ...]]:
+    """The configurations under which at least one request was executed twice in this run."""
+    return frozenset(arm.changes for arm in arms if arm.executed_twice and arm.changes)
+
+
+def control_of(arm: ArmResult, arms: Sequence[ArmResult]) -> ArmResult | None:
+    """The arm that had to break before this one was credited, with the same method where there is one."""
+    named = [other for other in arms if other.arm == arm.control]
+    same = [other for other in named if other.method == arm.method]
+    return next(iter(same or named), None)
+
+
+def decimals_for(times_ms: Sequence[float]) -> int:
+    """How many decimals tell these times apart: 1, and up to 3 where neighbours are nearer than 0.1 ms."""
+    ordered = sorted(times_ms)
+    nearest = min((b - a for a, b in pairwise(ordered) if b - a > 0.0005), default=1.0)
+    return 1 if nearest >= 0.0999 else 2 if nearest >= 0.00999 else 3
+
+
+def time_text(ms: float, decimals: int = 1) -> str:
+    """Milliseconds relative to the upstream's close, signed with a true minus: "+20.1", "0.0", "−2000.0"."""
+    text = f"{ms:+.{decimals}f}"
+    if float(text) == 0:
+        text = text[1:]
+    return text.replace("-", "−")
+
+
+def duration_text(ms: float) -> str:
+    """A length of time in the unit that suits it: "0.3 ms", "40 ms", "2 s"."""
+    if abs(ms) >= 1000:
+        return f"{ms / 1000:.3g} s"
+    return f"{ms:.3g} ms"
+
+
+def printable(text: str) -> str:
+    """The text without what could command a terminal or break XML: every other character becomes a space."""
+    return "".join(c if c.isprintable() else " " for c in text)
+
+
+_PLAIN = str.maketrans({"–": "-", "−": "-", "→": "->", "…": "...", "×": "x"})
+
+
+def encodable(text: str, encoding: str) -> str:
+    """The printable text, in characters that a stream with this encoding can write."""
+    text = printable(text)
+    try:
+        text.encode(encoding)
+    except (UnicodeEncodeError, LookupError):
+        return text.translate(_PLAIN).encode("ascii", "replace").decode()
+    return text

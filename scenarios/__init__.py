@@ -1,0 +1,1 @@
+"""What is tried: one declaration per file, no control flow. How it is done is in `lab/`."""

@@ -1,0 +1,93 @@
+"""From a declared scenario to lanes."""
+
+import pytest
+from evidence import setup
+
+from lab.model import Aim, Expect, Verdict
+from lab.plan import Calibration, LanePlan, abilities, lay_out, window_ms
+from scenarios.idle_close import SCENARIO
+
+STEADY = Calibration((2000.2, 2000.9, 2001.4), (40.2,))
+TICKING = Calibration((2000.2, 2400.0, 2960.0), (40.2,))
+ALL_ARMS = tuple(arm.name for arm in SCENARIO.arms)
+
+
+def lanes(calibration: Calibration = STEADY, *, hint: bool = True, **changes: object) -> dict[str, LanePlan]:
+    the_setup = setup(arms=ALL_ARMS, **changes)
+    found, _ = lay_out(SCENARIO, the_setup, calibration, abilities(the_setup, calibration, sends_hint=hint))
+    return {lane.name: lane for lane in found}
+
+
+def not_judged(calibration: Calibration = STEADY, *, hint: bool = True, **changes: object) -> dict[str, str]:
+    the_setup = setup(arms=ALL_ARMS, **changes)
+    _, found = lay_out(SCENARIO, the_setup, calibration, abilities(the_setup, calibration, sends_hint=hint))
+    return {arm.arm: arm.because for arm in found}
+
+
+def test_every_arm_is_judged_on_a_wire_with_the_lab_upstream() -> None:
+    assert not_judged() == {}
+    assert {lane.arm for lane in lanes().values()} == set(ALL_ARMS)
+
+
+def test_margins_become_durations() -> None:
+    assert lanes()["order-timeouts.POST"].proxy["timeouts.upstream_idle"] == "1700ms"
+    assert lanes()["thin-margin-far.POST"].proxy["timeouts.upstream_idle"] == "1975ms"
+    assert lanes(keep_alive_s=5.0)["order-timeouts.POST"].proxy["timeouts.upstream_idle"] == "4700ms"
+
+
+def test_a_change_is_told_with_its_before() -> None:
+    (change,) = lanes()["retry-safe.GET"].changes
+    assert (change.key, change.before, change.after) == ("proxy.retry.policy", "never", "reused_idempotent")
+    keys = {c.key: (c.before, c.after) for c in lanes()["thin-margin-far.POST"].changes}
+    assert keys["wire.rtt_ms"] == ("40", "60")
+
+
+def test_an_arm_can_have_a_round_trip_of_its_own() -> None:
+    assert lanes()["thin-margin-far.POST"].rtt_ms == 60
+    assert lanes()["thin-margin-far.POST"].window_ms == 60
+    assert lanes()["control.POST"].rtt_ms == 40
+
+
+@pytest.mark.parametrize(
+    ("wire", "expected"), [("netns", Expect.MENDED), ("relay", Expect.LOST), ("loopback", Expect.LOST)]
+)
+def test_the_proof_needs_real_packets(wire: str, expected: Expect) -> None:
+    found = lanes(wire=wire, stall_ms=200.0)
+    assert found["retry-proven.POST"].expect is expected
+    assert found["retry-proven.GET"].expect is Expect.MENDED
+
+
+def test_an_upstream_that_closes_on_a_tick_has_no_window_to_map() -> None:
+    missing = not_judged(TICKING, upstream="gunicorn", hint=False)
+    assert "differ by 960 ms" in missing["window"]
+    assert missing["honour-hint"] == "gunicorn sends no Keep-Alive: timeout field"
+    assert "die after executing" in missing["crash"]
+    assert lanes(TICKING, upstream="gunicorn")["order-timeouts.POST"].aim is Aim.HELD_FIN
+
+
+def test_a_loopback_can_hold_nothing_so_shots_are_blind() -> None:
+    found = lanes(wire="loopback", stall_ms=200.0)
+    assert found["control.POST"].aim is Aim.GAPS
+    assert found["control.POST"].window_ms == 200
+    assert {"lag", "lag-look", "thin-margin-far"} <= set(not_judged(wire="loopback", stall_ms=200.0))
+
+
+def test_a_loopback_without_a_stall_has_next_to_no_window() -> None:
+    assert window_ms(setup(wire="loopback"), 40.0) == 1.0
+
+
+def test_only_the_methods_asked_for() -> None:
+    assert {lane.method for lane in lanes(methods=("GET",)).values()} == {"GET"}
+
+
+def test_every_control_exists_and_is_no_fix_itself() -> None:
+    named = {arm.name: arm for arm in SCENARIO.arms}
+    for arm in SCENARIO.arms:
+        if arm.control is not None:
+            assert not named[arm.control].is_fix
+            assert arm.why
+            assert arm.change
+
+
+def test_verdicts_are_strings_in_json() -> None:
+    assert [str(v) for v in Verdict] == ["pass", "fail", "inconclusive"]

@@ -1,0 +1,163 @@
+"""Joining the witnesses: from made-up logs on disk to trials."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lab.lane import ROUND, TRIAL
+from lab.model import Exposure, Outcome
+from lab.witness.trials import Trial, join, load
+from proxy.events import EXCHANGE_ATTEMPT_FAILED, EXCHANGE_FINISHED, EXCHANGE_SENT, EventLog, Kind
+
+MS = 1_000_000
+CONN = "10.77.0.1:40000>10.77.1.1:9000"
+ID = "control.POST.0.0"
+
+SEGMENT = Kind("wire.segment", ("link", "dir", "flags", "bytes", "t_in", "t_out", "seq", "ack", "req_id", "up_conn"))
+EXECUTED = Kind("exchange.executed", ("req_id", "method", "target", "nth"))
+CLOSED = Kind("upstream.closed", ("reason", "how", "idle_ms", "unread_bytes", "requests"))
+
+
+class Folder:
+    """A run folder in the making."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        names = {"client": "client", "wire": "wire", "proxy-control.POST": "proxy", "upstream-shared": "upstream"}
+        self.logs = {at: EventLog(path / f"{name}.jsonl", at) for name, at in names.items()}
+
+    def client(self, status: int = 502, outcome: Outcome = Outcome.ANSWERED) -> None:
+        cause = "" if status == 200 else "closed_before_response"
+        ns = (2010 * MS, 2010 * MS, None, 2051 * MS)
+        self.logs["client"].emit(TRIAL, "", 0, ID, "control", "POST", 0, True, 1990.0, *ns, outcome, status, cause)
+        self.logs["client"].emit(ROUND, "", 0, "control", "POST", 0, 1, 1, 1, 0)
+
+    def sent(self, t_ms: float = 2010, conn: str = CONN, reused: bool = True) -> None:
+        self.logs["proxy"].emit(EXCHANGE_SENT, conn, 1, ID, 1, reused, 93, t_ns=int(t_ms * MS))
+
+    def failed(self, proof: str = "unprocessed") -> None:
+        detail = (ID, 1, "closed_before_response", proof, True, 93, 93, False, "policy never")
+        self.logs["proxy"].emit(EXCHANGE_ATTEMPT_FAILED, CONN, 1, *detail)
+
+    def finished(self, status: int = 502) -> None:
+        rest = ("closed_before_response", 1, "", CONN, 1, 1990.0, 8, 0, 40.0)
+        self.logs["proxy"].emit(EXCHANGE_FINISHED, "c>p", 1, ID, "127.0.0.1", "POST", "/", status, *rest)
+
+    def segment(self, direction: str, flags: str, t_in: float, t_out: float | None, req_id: str = "") -> None:
+        stamps = (int(t_in * MS), None if t_out is None else int(t_out * MS))
+        self.logs["wire"].emit(SEGMENT, CONN, 0, "l", direction, flags, 93, *stamps, 1, 1, req_id, CONN)
+
+    def crossing(self) -> None:
+        self.segment("up", "S", -2, -1)
+        self.segment("up", "D", 0, 20, "old")
+        self.segment("down", "D", 0.5, 20.5)
+        self.segment("down", "F", 2000, 2030)
+        self.segment("up", "D", 2010, 2030, ID)
+
+    def executed(self) -> None:
+        self.logs["upstream"].emit(EXECUTED, CONN, 0, ID, "POST", "/", 1)
+
+    def closed(self, t_ms: float, unread: int = 0) -> None:
+        self.logs["upstream"].emit(CLOSED, CONN, 0, "idle_timeout", "fin", 2000.0, unread, 1, t_ns=int(t_ms * MS))
+
+    def trial(self) -> Trial:
+        for log in self.logs.values():
+            log.close()
+        evidence = load(self.path)
+        assert evidence.damage == []
+        (found,) = join(evidence)
+        return found
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Folder:
+    return Folder(tmp_path)
+
+
+def test_a_lost_crossing(folder: Folder) -> None:
+    folder.client()
+    folder.crossing()
+    folder.sent()
+    folder.failed()
+    folder.finished()
+    trial = folder.trial()
+    assert trial.lost
+    assert trial.label == "502 closed_before_response"
+    assert trial.exposure is Exposure.CROSSED
+    assert trial.idle_ms == pytest.approx(1989.5)
+    assert (trial.attempts, trial.executions, trial.proof, trial.unacked_bytes) == (1, 0, "unprocessed", 93)
+    assert trial.dispute == ""
+
+
+def test_a_request_that_the_wire_never_got_is_placed_by_the_proxys_stamp(folder: Folder) -> None:
+    folder.client()
+    folder.segment("up", "D", 0, 20, "old")
+    folder.segment("down", "D", 0.5, 20.5)
+    folder.segment("down", "F", 1980, 2000)
+    folder.sent(2010)
+    folder.failed()
+    folder.finished()
+    assert folder.trial().exposure is Exposure.FIN_DELIVERED
+
+
+def test_a_proxy_that_tells_nothing_is_no_obstacle_to_the_class(folder: Folder) -> None:
+    folder.client()
+    folder.crossing()
+    trial = folder.trial()
+    assert trial.exposure is Exposure.CROSSED
+    assert trial.attempts == 1
+
+
+def test_nobody_saw_it(folder: Folder) -> None:
+    folder.client(outcome=Outcome.CLOSED_WITHOUT_RESPONSE)
+    trial = folder.trial()
+    assert trial.exposure is Exposure.NOT_SENT
+    assert trial.label == "closed_without_response"
+
+
+@pytest.mark.parametrize(
+    ("closed_ms", "unread", "expected"),
+    [(2050, 93, Exposure.UNREAD), (2009, 0, Exposure.FIN_DELIVERED), (2010.01, 0, Exposure.CROSSED)],
+)
+def test_without_a_wire_send_and_close_are_compared(
+    folder: Folder, closed_ms: float, unread: int, expected: Exposure
+) -> None:
+    folder.client()
+    folder.sent(2010)
+    folder.finished()
+    folder.closed(closed_ms, unread)
+    assert folder.trial().exposure is expected
+
+
+def contradictions() -> list[Any]:
+    return [
+        pytest.param({"status": 200}, False, "executed nothing", id="answered, not executed"),
+        pytest.param({"status": 502}, True, "says that it was executed", id="arrived after the close, yet executed"),
+    ]
+
+
+@pytest.mark.parametrize(("client", "executed", "dispute"), contradictions())
+def test_contradictions_are_told(folder: Folder, client: dict[str, int], executed: bool, dispute: str) -> None:
+    folder.client(**client)
+    folder.crossing()
+    folder.sent()
+    folder.finished(client["status"])
+    if executed:
+        folder.executed()
+    assert dispute in folder.trial().dispute
+
+
+def test_a_proxy_that_claims_another_answer_is_contradicted(folder: Folder) -> None:
+    folder.client()
+    folder.crossing()
+    folder.sent()
+    folder.finished(504)
+    assert folder.trial().dispute == "the proxy says that it answered 504, the client got 502"
+
+
+def test_a_proxy_that_omits_a_request_is_contradicted(folder: Folder) -> None:
+    folder.client()
+    folder.crossing()
+    folder.sent()
+    assert folder.trial().dispute == "the proxy says nothing of this request"

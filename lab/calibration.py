@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from time import monotonic_ns
+from typing import cast
 
 from lab.plan import Calibration
 from lab.processes import Address
@@ -29,8 +30,7 @@ class _Probe(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's is one in all but name
 
     def ask(self, number: int) -> None:
         assert self._transport is not None

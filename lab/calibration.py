@@ -14,8 +14,13 @@ from lab.plan import Calibration
 from lab.processes import Address
 
 CONNECTIONS = 10
-# Idle timeouts that a server checks on a tick differ by when they started; so the starts are spread.
+# Idle timeouts that a server checks on a tick differ by when they started, and a moment in which this process was late
+# must not spoil all: so the starts are spread.
 SPREAD_S = 1.0
+# The lab upstream has no tick.
+LAB_SPREAD_S = 0.4
+# An answer that took this much longer than the fastest was stamped late, and the idle age taken from it is too short.
+LATE_MS = 2.0
 # How much later than told a server may close before it counts as not closing. Node adds 1 s, gunicorn up to 1 s.
 GRACE_S = 3.5
 
@@ -28,6 +33,10 @@ class _Probe(asyncio.Protocol):
         self.answered_ns = 0
         self.closed: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self._transport: asyncio.Transport | None = None
+
+    @property
+    def answer_ms(self) -> float:
+        return (self.answered_ns - self.sent_ns) / 1e6
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)  # uvloop's is one in all but name
@@ -52,14 +61,19 @@ class _Probe(asyncio.Protocol):
 
 
 async def calibrate(address: Address, keep_alive_s: float, *, spread_s: float = SPREAD_S) -> Calibration:
-    """Measures idle ages at the close and answer times. Connections that were not closed in time are left out."""
+    """Measures idle ages at the close and answer times.
+
+    Left out are connections that were not closed in time, and those whose answer was stamped late.
+    """
     probes = await asyncio.gather(
         *(_one(address, number, number * spread_s / CONNECTIONS, keep_alive_s) for number in range(CONNECTIONS))
     )
-    closed = [probe for probe in probes if probe.closed.done() and not probe.closed.cancelled()]
+    answered = [probe for probe in probes if probe.answered_ns]
+    fastest_ms = min((probe.answer_ms for probe in answered), default=0.0)
+    closed = [probe for probe in answered if not probe.closed.cancelled() and probe.answer_ms < fastest_ms + LATE_MS]
     return Calibration(
         close_ms=tuple((probe.closed.result() - probe.answered_ns) / 1e6 for probe in closed),
-        answer_ms=tuple((probe.answered_ns - probe.sent_ns) / 1e6 for probe in probes if probe.answered_ns),
+        answer_ms=tuple(probe.answer_ms for probe in answered),
     )
 
 

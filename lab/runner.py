@@ -27,7 +27,7 @@ from pathlib import Path
 
 from lab import sabotage
 from lab.aim import run_round
-from lab.calibration import SPREAD_S, calibrate
+from lab.calibration import LAB_SPREAD_S, SPREAD_S, calibrate
 from lab.doctor import environment
 from lab.findings import conclude
 from lab.lane import Lane
@@ -109,7 +109,7 @@ async def _stop_wire(wire: Wire, log: EventLog) -> None:
 async def _calibrate(setup: Setup, wire: Wire, upstreams: Upstreams) -> Calibration:
     port = await upstreams.port_for("calibration")
     address = await wire.link("calibration", port, delay_s=setup.rtt_ms / 2000, gate=False)
-    return await calibrate(address, setup.keep_alive_s, spread_s=0.0 if setup.upstream == "lab" else SPREAD_S)
+    return await calibrate(address, setup.keep_alive_s, spread_s=LAB_SPREAD_S if setup.upstream == "lab" else SPREAD_S)
 
 
 def _plan(

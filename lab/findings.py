@@ -21,6 +21,9 @@ from lab.wording import share_text
 
 REAL = ("the proxy and the upstream server, as processes of their own", "the kernel's TCP on both sides")
 
+# Closes that differ by less are told as one.
+STEADY_MS = 10.0
+
 WIRES = {
     "relay": (
         "the way between proxy and upstream: a relay process that delays bytes, FIN and RST",
@@ -161,13 +164,18 @@ def _story(plan: Plan, findings: Sequence[LaneFinding]) -> tuple[str, ...]:
     return tuple(lines)
 
 
+def _span(closes: Sequence[float]) -> str:
+    low, high = f"{min(closes) / 1000:.3f}", f"{max(closes) / 1000:.3f}"
+    return f"{low} s" if max(closes) - min(closes) < STEADY_MS else f"{low} to {high} s"
+
+
 def _bounds(finding: LaneFinding) -> tuple[float, float]:
     bounds = interval(finding.lost, len(finding.exposed))
     return bounds.low, bounds.high
 
 
 def _what_met(plan: Plan, exposure: str, closes: Sequence[float]) -> str:
-    close = f"The upstream ({plan.setup.upstream}) closes idle connections after {min(closes) / 1000:.3f} s"
+    close = f"The upstream ({plan.setup.upstream}) closes idle connections after {_span(closes)}"
     if exposure == "crossed":
         half = plan.setup.rtt_ms / 2
         return f"{close}: its FIN was on the way, {half:g} ms each way, when the request set out, and they crossed."

@@ -98,7 +98,6 @@ def abilities(setup: Setup, calibration: Calibration, *, sends_hint: bool) -> di
         "gate": no_wire,
         "delay": no_wire,
         "hint": "" if sends_hint else f"{setup.upstream} sends no Keep-Alive: timeout field",
-        "crash": "" if setup.upstream == "lab" else "only the lab upstream can be told to die after executing",
         "steady close": "" if spread <= window_ms(setup, setup.rtt_ms) / 2 else unsteady,
     }
 
@@ -137,7 +136,8 @@ def _lane(
         expect=arm.expected(method, setup.wire),
         prevents=arm.prevents,
         rtt_ms=rtt_ms,
-        window_ms=window_ms(setup, rtt_ms),
+        # A fix is tried where its control is lost, also when its own round trip, and so its own window, is smaller.
+        window_ms=window_ms(setup, max(rtt_ms, setup.rtt_ms) if arm.prevents else rtt_ms),
         proxy={**scenario.proxy, **{k.removeprefix("proxy."): v for k, v in change.items() if k.startswith("proxy.")}},
         changes=tuple(Change(key, _before(key, scenario, setup), after) for key, after in change.items()),
     )

@@ -31,7 +31,7 @@ from lab.calibration import LAB_SPREAD_S, SPREAD_S, calibrate
 from lab.doctor import environment
 from lab.findings import conclude
 from lab.lane import Lane
-from lab.model import Scenario
+from lab.model import Aim, Scenario
 from lab.plan import Calibration, LanePlan, Plan, Setup, abilities, lay_out
 from lab.processes import Child, Children
 from lab.report import page
@@ -133,7 +133,7 @@ async def _open_lanes(
 
     proxies = []
     for lane in plan.lanes:
-        port = await upstreams.port_for(lane.name)
+        port = await upstreams.port_for(lane.name, crash=lane.aim is Aim.CRASH)
         dial = await wire.link(lane.name, port, delay_s=lane.rtt_ms / 2000, gate=False)
         proxies.append((lane, _start_proxy(lane, dial, children, folder)))
     return list(await asyncio.gather(*(open_lane(lane, proxy) for lane, proxy in proxies)))

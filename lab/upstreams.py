@@ -22,7 +22,8 @@ OVERLAPPING_ROUNDS = 8
 class Upstreams:
     """Starts upstream processes and knows which port a lane's requests go to.
 
-    One process serves all lanes, except when its loop is stalled on purpose: a stall would hit every lane.
+    One process serves all lanes, with two exceptions. Where the loop is stalled on purpose each lane has its own, for a
+    stall would hit them all. And only the lab upstream can be told to die after executing, so it serves those lanes.
     """
 
     def __init__(self, scenario: Scenario, setup: Setup, wire: Wire, children: Children, folder: Path) -> None:
@@ -42,19 +43,20 @@ class Upstreams:
         """Starts what calibration will need."""
         await self.port_for("calibration")
 
-    async def port_for(self, lane: str) -> int:
-        """The port that serves this lane; starts its process when there is none."""
-        name = self._process_of(lane)
+    async def port_for(self, lane: str, *, crash: bool = False) -> int:
+        """The port that serves this lane; starts its process when there is none. `crash`: it dies after executing."""
+        name = self._process_of(lane, crash)
         if name not in self._started:
-            start = self._start_lab if self._setup.upstream == "lab" else self._start_real
+            start = self._start_lab if self._setup.upstream == "lab" or crash else self._start_real
             self._started[name] = await start(name)
         return self._started[name]
 
-    def _process_of(self, lane: str) -> str:
+    def _process_of(self, lane: str, crash: bool) -> str:
         if self._setup.stall_ms:
             return lane
-        late = self._setup.sabotage == "fin-past-the-run" and lane != "calibration"
-        return "sabotaged" if late else "shared"
+        if self._setup.sabotage == "fin-past-the-run" and lane != "calibration":
+            return "sabotaged"
+        return "crashing" if crash else "shared"
 
     async def _start_lab(self, name: str) -> int:
         setup = self._setup

@@ -144,7 +144,6 @@ SCENARIO = Scenario(
             why="To the proxy this look-alike is the same: the connection closed before any answer.",
             aim=Aim.CRASH,
             expect={"POST": Expect.EXECUTED_ONCE},
-            needs=("crash",),
         ),
         Arm(
             name="crash-retry-always",
@@ -154,7 +153,6 @@ SCENARIO = Scenario(
             change={"proxy.retry.policy": "always"},
             expect={"POST": Expect.EXECUTED_TWICE},
             control="crash",
-            needs=("crash",),
         ),
         Arm(
             name="crash-retry-proven",
@@ -164,7 +162,6 @@ SCENARIO = Scenario(
             change={"proxy.retry.policy": "when_proven"},
             expect={"POST": Expect.EXECUTED_ONCE},
             control="crash",
-            needs=("crash",),
         ),
         Arm(
             name="bounded-age",

@@ -42,6 +42,11 @@ def test_a_change_is_told_with_its_before() -> None:
     assert keys["wire.rtt_ms"] == ("40", "60")
 
 
+def test_a_fix_is_tried_where_its_control_is_lost() -> None:
+    near = lanes()["thin-margin-near.POST"]
+    assert (near.rtt_ms, near.window_ms) == (4, 40)
+
+
 def test_an_arm_can_have_a_round_trip_of_its_own() -> None:
     assert lanes()["thin-margin-far.POST"].rtt_ms == 60
     assert lanes()["thin-margin-far.POST"].window_ms == 60
@@ -61,7 +66,7 @@ def test_an_upstream_that_closes_on_a_tick_has_no_window_to_map() -> None:
     missing = not_judged(TICKING, upstream="gunicorn", hint=False)
     assert "differ by 960 ms" in missing["window"]
     assert missing["honour-hint"] == "gunicorn sends no Keep-Alive: timeout field"
-    assert "die after executing" in missing["crash"]
+    assert "crash" not in missing
     assert lanes(TICKING, upstream="gunicorn")["order-timeouts.POST"].aim is Aim.HELD_FIN
 
 

@@ -1,0 +1,401 @@
+"""A connection from a client: the request side of an exchange, and the time between two of them.
+
+Rules of this file:
+
+- One request at a time. What comes behind it waits unread: pipelined requests are answered in order, and cost nothing.
+- A request that is refused is answered once, and the connection is closed: where the next would begin is not certain.
+- Closing with unread input would make the kernel send RST, which can destroy the answer on its way. So the input is
+  read and thrown away for a moment first (state LINGERING; RFC 9112 §9.6).
+- Nothing is written once the connection is closed: on uvloop that raises.
+- A client that sends FIN in the middle of an exchange has left, as with nginx and Go.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from enum import IntEnum, auto
+from typing import Any, Final, Protocol
+
+from proxy import events
+from proxy.deadline import Deadline
+from proxy.exchange import Exchange, Gateway
+from proxy.failure import Failure
+from proxy.framing import BadBody, BodyReader, ChunkedBody, LengthBody, Payload
+from proxy.http1 import CRLF, HEAD_END, BadHead, HeadLimits, PartialHead
+from proxy.pages import CONTINUE, error_page
+from proxy.request_head import (
+    Request,
+    RequestFields,
+    parse_request_fields,
+    parse_request_line,
+    resolve_target,
+    with_host,
+)
+
+HIGH_WATER: Final = 256 * 1024  # bytes waiting to be written before the upstream is paused
+_CR: Final = CRLF[0]
+_SLASH: Final = b"/"[0]
+
+LINGER_S: Final = 2.0  # how long input is thrown away before the connection is closed
+LINGER_BYTES: Final = 4 * 1024 * 1024  # and how much of it
+
+
+class State(IntEnum):  # an int's hash is cheap, an Enum's is not
+    IDLE = auto()  # no byte of a request has come
+    HEAD = auto()  # part of a head has
+    EXCHANGE = auto()
+    LINGERING = auto()  # answered for the last time; input is thrown away
+    CLOSED = auto()
+
+
+_STEPS: Final = frozenset(
+    {
+        (State.IDLE, State.HEAD),
+        (State.IDLE, State.EXCHANGE),
+        (State.HEAD, State.EXCHANGE),
+        (State.EXCHANGE, State.IDLE),
+        (State.IDLE, State.LINGERING),
+        (State.HEAD, State.LINGERING),
+        (State.EXCHANGE, State.LINGERING),
+        (State.IDLE, State.CLOSED),
+        (State.HEAD, State.CLOSED),
+        (State.EXCHANGE, State.CLOSED),
+        (State.LINGERING, State.CLOSED),
+    }
+)
+
+
+class Listener(Protocol):
+    """What a connection tells the server."""
+
+    def opened(self, connection: DownstreamConnection) -> bool:
+        """A client has connected. False: one too many."""
+
+    def closed(self, connection: DownstreamConnection) -> None:
+        """It is gone."""
+
+
+class DownstreamConnection(asyncio.Protocol):
+    """One TCP connection from a client."""
+
+    def __init__(self, gateway: Gateway, listener: Listener, loop: asyncio.AbstractEventLoop) -> None:
+        self._gateway = gateway
+        self._loop = loop
+        self._listener = listener
+        self._timeouts = gateway.config.timeouts
+        limits = gateway.config.limits
+        self._limits = HeadLimits(limits.line_bytes, limits.head_bytes, limits.fields)
+        self._body_limit = limits.body_bytes
+        self._state = State.IDLE
+        self._transport: Any = None
+        self.deadline = Deadline(loop, self._expired)
+        self.name = ""
+        self.ip = ""
+        self.requests = 0
+        self._close_reason = ""
+        self._writing_paused = False
+        self._reading = True
+        self._held = False  # reading, by the exchange
+        # Of the request at hand.
+        self._exchange: Exchange | None = None
+        self._partial: PartialHead | None = None
+        self._body: BodyReader | None = None  # until the body is complete
+        self._body_bytes = 0
+        self._behind = b""  # what came behind the request: the next one, pipelined
+        self._thrown_away = 0
+        # The last field lines, and what they meant: a client says much the same every time.
+        self._known_block = b""
+        self._known_http10 = False
+        self._known: RequestFields | None = None
+
+    def __repr__(self) -> str:
+        return f"<DownstreamConnection {self._state.name} {self.name or '-'}, {self.requests} requests>"
+
+    # ---- state
+
+    @property
+    def state(self) -> State:
+        return self._state
+
+    def _enter(self, state: State) -> None:
+        if (self._state, state) not in _STEPS:
+            raise RuntimeError(f"{self!r} cannot become {state.name}")
+        self._state = state
+        if state is State.CLOSED and self._gateway.emit is not None:
+            self._gateway.emit(events.DOWNSTREAM_CLOSED, self.name, 0, self._close_reason, self.requests)
+
+    def close(self, reason: str) -> None:
+        """Closes it, after what has been written is out. Idempotent."""
+        if self._state is State.CLOSED:
+            return
+        self._close_reason = reason
+        self._enter(State.CLOSED)
+        exchange, self._exchange = self._exchange, None
+        if exchange is not None:
+            exchange.client_gone()
+        self.deadline.set(self._timeouts.body_gap)  # for what is still to be written
+        self._transport.close()
+
+    def _linger(self, reason: str) -> None:
+        """Closes it when the client has, or in a moment: see the rules."""
+        self._close_reason = reason
+        self._enter(State.LINGERING)
+        self._body = None
+        self._behind = b""
+        self._held = False
+        self.deadline.set(LINGER_S)
+        self._transport.write_eof()
+        self._read_or_not()
+
+    # ---- called by asyncio
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = transport
+        transport.set_write_buffer_limits(HIGH_WATER)  # type: ignore[attr-defined]
+        peer = transport.get_extra_info("peername") or ("", 0)
+        self.ip = peer[0]
+        self.name = events.connection_name(peer, transport.get_extra_info("sockname"))
+        if self._gateway.emit is not None:
+            self._gateway.emit(events.DOWNSTREAM_OPENED, self.name, 0)
+        if self._listener.opened(self):
+            self.deadline.set(self._timeouts.downstream_idle)
+        else:
+            self._refuse(503, "too many connections", "too_many_connections", "connection_limit")
+
+    def data_received(self, data: bytes) -> None:
+        if self._state is State.IDLE or self._state is State.HEAD:
+            self._take_head(data)
+        elif self._body is not None:
+            self._take_body(data, self._body)
+        elif self._state is State.EXCHANGE:
+            self._behind += data
+            self._read_or_not()
+        else:
+            self._throw_away(data)
+
+    def eof_received(self) -> None:
+        self.close("client_closed" if self._state is not State.LINGERING else self._close_reason)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._state is State.LINGERING:
+            self.close(self._close_reason)
+        else:
+            self.close("client_closed" if exc is None else "client_reset")
+        self.deadline.close()
+        self._listener.closed(self)
+
+    def pause_writing(self) -> None:
+        self._writing_paused = True
+        self.deadline.set(self._timeouts.body_gap)
+        if self._exchange is not None:
+            self._exchange.pause_response()
+
+    def resume_writing(self) -> None:
+        self._writing_paused = False
+        if self._exchange is not None:
+            self._await_body()
+            self._exchange.resume_response()
+        elif self._state is State.IDLE:
+            self._next_request()
+
+    def _expired(self) -> None:
+        if self._state is State.HEAD:
+            self._refuse(408, "the head did not come in time", Failure.REQUEST_TIMEOUT.value, "header_timeout")
+        elif self._state is State.EXCHANGE and self._exchange is not None and not self._writing_paused:
+            self._exchange.refuse(408, Failure.REQUEST_TIMEOUT, "the body did not come in time")
+        elif self._state is State.CLOSED:
+            self._transport.abort()  # what was written last cannot be delivered
+        elif self._state is State.IDLE and not self._writing_paused:
+            self.close("idle_timeout")
+        else:
+            self._abort("write_timeout" if self._writing_paused else self._close_reason)
+
+    def _abort(self, reason: str) -> None:
+        """Closes it without waiting for what is still to be written."""
+        self.close(reason)
+        self._transport.abort()
+
+    # ---- called by the exchange (ClientSide)
+
+    def write(self, data: bytes) -> None:
+        if self._state is not State.CLOSED and self._state is not State.LINGERING:
+            self._transport.write(data)
+
+    def write_parts(self, parts: list[Payload]) -> None:
+        if self._state is not State.CLOSED and self._state is not State.LINGERING:
+            self._transport.writelines(parts)
+
+    def pause_reading(self) -> None:
+        """The body is not taken for now, so the client is not to blame for a gap."""
+        self._held = True
+        self._read_or_not()
+        self.deadline.clear()
+
+    def resume_reading(self) -> None:
+        self._held = False
+        self._read_or_not()
+        self._await_body()
+
+    def exchange_ended(self, *, keep_alive: bool) -> None:
+        self._exchange = None
+        self._held = False
+        if self._state is State.CLOSED:
+            return
+        if not keep_alive:
+            if self._body is not None or self._behind:
+                self._linger("answered_early")
+            else:
+                self.close("done")
+            return
+        self._enter(State.IDLE)
+        if not self._writing_paused:
+            self._next_request()
+
+    # ---- called by the server
+
+    def drain(self) -> None:
+        """The proxy stops: closes it unless a request is under way, which is then the last."""
+        if self._state is State.IDLE and not self._writing_paused:
+            self.close("drained")
+
+    def abort(self) -> None:
+        """The time for draining is over."""
+        self._abort("drained")
+
+    # ---- the head
+
+    def _next_request(self) -> None:
+        """Takes up what came behind the last request, or waits for the next."""
+        if self._behind:
+            self._loop.call_soon(self._take_up)  # not at once: a thousand requests would nest a thousand calls
+        elif self._gateway.draining:
+            self.close("drained")
+        else:
+            self.deadline.set(self._timeouts.downstream_idle)
+
+    def _take_up(self) -> None:
+        if self._state is State.IDLE:
+            behind, self._behind = self._behind, b""
+            self._take_head(behind)
+            self._read_or_not()
+
+    def _take_head(self, data: bytes) -> None:
+        try:
+            end = data.find(HEAD_END) if self._partial is None and data[0] != _CR else -1
+            if end < 0:
+                whole = self._take_partial_head(data)
+                if whole is None:
+                    return
+                data, end = whole, whole.find(HEAD_END)
+            request, end = self._parse(data, end + len(HEAD_END))
+        except BadHead as bad:
+            self._refuse(bad.status, str(bad), Failure.BAD_REQUEST.value, "bad_request")
+            return
+        self._begin(request, data, end)
+
+    def _take_partial_head(self, data: bytes) -> bytes | None:
+        if self._partial is None:
+            data = data.removeprefix(CRLF)  # left over from an old client's last body (RFC 9112 §2.2)
+            if not data:
+                return None
+            self._partial = PartialHead(self._limits)
+            self._enter(State.HEAD)
+            self.deadline.set(self._timeouts.downstream_header)
+        whole = self._partial.feed(data)
+        if whole is not None:
+            self._partial = None
+        return whole
+
+    def _parse(self, data: bytes, end: int) -> tuple[Request, int]:
+        limits = self._limits
+        if end > limits.head:
+            raise BadHead(431, "the head is too long")
+        method, target, http10, at = parse_request_line(data, limits)
+        block = data[at:end]
+        if target[0] != _SLASH or method == b"CONNECT":
+            target, host = resolve_target(method, target)
+            if host is not None:
+                block = with_host(block, host)
+        fields = self._known
+        if fields is None or block != self._known_block or http10 is not self._known_http10:
+            fields = self._known = parse_request_fields(block, http10, limits, self.ip.encode())
+            self._known_block, self._known_http10 = block, http10
+        return Request(method, target, http10, fields), end
+
+    def _begin(self, request: Request, data: bytes, end: int) -> None:
+        """A request has come; its body begins at `end`."""
+        fields = request.fields
+        if 0 < self._body_limit < fields.length:
+            self._refuse(413, "the body is too large", Failure.BAD_REQUEST.value, "bad_request")
+            return
+        self._enter(State.EXCHANGE)
+        self.requests += 1
+        exchange = self._exchange = Exchange(self._gateway, self, request)
+        if not fields.length and not fields.chunked:
+            if len(data) > end:
+                self._behind = data[end:]
+                self._read_or_not()
+            self.deadline.clear()
+            exchange.start(b"", True)
+            return
+        self._body = body = ChunkedBody() if fields.chunked else LengthBody(fields.length)
+        self._body_bytes = 0
+        if fields.expects_continue and len(data) == end:
+            self._transport.write(CONTINUE)  # a client that waits for it has sent nothing yet
+        self._await_body()
+        self._take_body(data[end:], body, first=True)
+
+    # ---- the body
+
+    def _take_body(self, data: bytes, body: BodyReader, *, first: bool = False) -> None:
+        exchange = self._exchange
+        assert exchange is not None
+        try:
+            payload = body.feed(data)
+        except BadBody as bad:
+            exchange.refuse(400, Failure.BAD_REQUEST, str(bad))
+            return
+        self._body_bytes += len(payload)
+        if 0 < self._body_limit < self._body_bytes:
+            exchange.refuse(413, Failure.BAD_REQUEST, "the body is too large")
+            return
+        if body.done:
+            self._body = None
+            if body.rest:
+                self._behind = body.rest
+                self._read_or_not()
+        self._await_body()
+        if first:
+            exchange.start(payload, body.done)
+        else:
+            exchange.request_body(payload, body.done)
+
+    def _await_body(self) -> None:
+        """What bounds the wait for the client now: a gap in its body, or nothing while the upstream works."""
+        if self._body is not None:
+            self.deadline.set(self._timeouts.body_gap)
+        else:
+            self.deadline.clear()
+
+    def _read_or_not(self) -> None:
+        """Reads unless the next request has begun to arrive, or the exchange cannot take more of this one."""
+        wanted = not (self._held or self._behind)
+        if wanted is not self._reading and self._state is not State.CLOSED:
+            self._reading = wanted
+            if wanted:
+                self._transport.resume_reading()
+            else:
+                self._transport.pause_reading()
+
+    # ---- refusing
+
+    def _refuse(self, status: int, why: str, cause: str, reason: str) -> None:
+        """Answers what is not a request, once, and closes."""
+        self._gateway.report_refused(self, status, cause)
+        self.write(error_page(status, cause, why, keep_alive=False, http10=False, head_only=False))
+        self._linger(reason)
+
+    def _throw_away(self, data: bytes) -> None:
+        self._thrown_away += len(data)
+        if self._thrown_away > LINGER_BYTES:
+            self._abort(self._close_reason)

@@ -1,0 +1,155 @@
+"""Whether a failed attempt is repeated, and why.
+
+Rules of this file:
+
+- `decide` reads from top to bottom; the first line that applies answers, and its reason goes into the event.
+- Nothing is repeated after a response byte, and only `any_idempotent` and `always` repeat what failed on a fresh
+  connection: that is not the race, and repeating it can loop.
+- A proxy MUST NOT repeat a request with a non-idempotent method (RFC 9110 §9.2.2). `when_proven` leans on the reason of
+  that rule, `always` breaks it; both are here to be measured, and neither is the default.
+- A repeat always goes to a fresh connection. The caller sees to that, and to the budget.
+- No clock: time is an argument, in seconds, from whichever monotonic clock the caller uses.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Final, NamedTuple
+
+from proxy.config import PolicyName
+from proxy.failure import Failure, Proof
+
+# RFC 9110 §9.2.2: the safe methods (§9.2.1), PUT and DELETE.
+IDEMPOTENT: Final = frozenset({b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"DELETE"})
+
+# How a reused connection looks when the upstream closed it while it was idle.
+_DIED: Final = frozenset({Failure.CLOSED_BEFORE_RESPONSE, Failure.RESET_BEFORE_RESPONSE})
+
+
+class Attempt(NamedTuple):
+    """One try of a request on one upstream connection, after it failed."""
+
+    number: int  # 1 = the first
+    method: bytes
+    reused: bool  # the connection had carried an exchange before
+    failure: Failure
+    proof: Proof
+    response_started: bool
+    sent_bytes: int
+    replayable: bool  # the request can be sent again from its first byte: no body, or all of it was kept
+
+
+class Decision(NamedTuple):
+    """The answer and its reason."""
+
+    retry: bool
+    because: str
+
+
+_RESPONSE_STARTED = Decision(False, "part of a response has arrived")
+_NEVER = Decision(False, "the policy is never")
+_USED_UP = Decision(False, "retries used up")
+_BODY_GONE = Decision(False, "the body was not kept")
+_ALWAYS = Decision(True, "the policy is always")
+_FRESH = Decision(False, "fresh connection: not the race")
+_NOT_A_CLOSE = Decision(False, "the connection did not close: not the race")
+_NOTHING_SENT = Decision(True, "nothing was sent")
+_IDEMPOTENT = Decision(True, "idempotent method")
+_PROVEN = Decision(True, "proven unprocessed")
+_MAYBE_EXECUTED = Decision(False, "it may have been executed")
+
+OVER_BUDGET: Final = Decision(False, "over the retry budget")
+
+
+class RetryPolicy:
+    """One of the five named policies."""
+
+    __slots__ = ("max_retries", "name")
+
+    def __init__(self, name: PolicyName, max_retries: int = 1) -> None:
+        self.name = name
+        self.max_retries = max_retries
+
+    def __repr__(self) -> str:
+        return f"<RetryPolicy {self.name}, at most {self.max_retries}>"
+
+    def decide(self, attempt: Attempt) -> Decision:
+        """Whether to repeat this attempt. The reason is one of a fixed set of phrases."""
+        if attempt.response_started:
+            return _RESPONSE_STARTED
+        if self.name == "never":
+            return _NEVER
+        if attempt.number > self.max_retries:
+            return _USED_UP
+        if not attempt.replayable:
+            return _BODY_GONE
+        if self.name == "always":
+            return _ALWAYS
+        if self.name != "any_idempotent":
+            if not attempt.reused:
+                return _FRESH
+            if attempt.failure not in _DIED:
+                return _NOT_A_CLOSE
+        if attempt.sent_bytes == 0:
+            return _NOTHING_SENT
+        if attempt.method in IDEMPOTENT:
+            return _IDEMPOTENT
+        if self.name == "when_proven" and attempt.proof is Proof.UNPROCESSED:
+            return _PROVEN
+        return _MAYBE_EXECUTED
+
+
+class RetryBudget:
+    """Bounds retries to a share of recent requests, so that an upstream's bad minute is not made worse.
+
+    At most `share` x requests, and at least `floor`, may be retries within any `window_s`. The window slides in ten
+    steps, so what happened is forgotten up to a tenth of the window early.
+    """
+
+    STEPS = 10
+
+    __slots__ = ("_floor", "_now", "_requests", "_retries", "_share", "_step_ends", "_step_s", "_steps", "window_s")
+
+    def __init__(self, share: float, floor: int = 10, window_s: float = 10.0) -> None:
+        self.window_s = window_s
+        self._share = share
+        self._floor = floor
+        self._step_s = window_s / self.STEPS
+        self._step_ends = 0.0
+        self._requests = 0  # in the whole window, as _retries
+        self._retries = 0
+        self._now = [0, 0]  # requests and retries of the current step, the last of _steps
+        self._steps = deque([self._now], maxlen=self.STEPS)
+
+    def __repr__(self) -> str:
+        allowed = max(self._floor, int(self._share * self._requests))
+        return f"<RetryBudget {self._retries} of {allowed} retries, {self._requests} requests in {self.window_s:g} s>"
+
+    def request(self, now: float) -> None:
+        """Counts one request. Its retries are not counted here."""
+        if now >= self._step_ends:
+            self._slide(now)
+        self._requests += 1
+        self._now[0] += 1
+
+    def take(self, now: float) -> bool:
+        """Whether one more retry is within the budget; counts it if so."""
+        if now >= self._step_ends:
+            self._slide(now)
+        if self._retries + 1 > max(self._floor, self._share * self._requests):
+            return False
+        self._retries += 1
+        self._now[1] += 1
+        return True
+
+    def _slide(self, now: float) -> None:
+        """Opens the step that `now` falls into, and forgets what is ten steps old."""
+        passed = (now - self._step_ends) // self._step_s + 1
+        for _ in range(int(min(passed, self.STEPS))):
+            if len(self._steps) == self.STEPS:
+                requests, retries = self._steps[0]
+                self._requests -= requests
+                self._retries -= retries
+            self._now = [0, 0]
+            self._steps.append(self._now)
+        self._step_ends += passed * self._step_s

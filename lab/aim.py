@@ -8,12 +8,13 @@ Rules of this file:
 
 from __future__ import annotations
 
+import asyncio
 import signal
 from collections.abc import Awaitable, Callable, Sequence
 from time import monotonic_ns
 
 from lab.lane import Lane, Shot
-from lab.model import Aim
+from lab.model import Aim, Expect
 from lab.workload import until
 
 # Between two requests of one burst, so that they do not queue in the client.
@@ -26,14 +27,12 @@ SWEEP_TO = 0.5
 SETTLE_SLACK_S = 3.0
 DRAIN_WITHIN_S = 3.0
 QUIET_SLACK_S = 4.0
+LOOPBACK_SLACK_S = 0.5
 
 
 async def run_round(lane: Lane, block: int) -> None:
     """One whole round of a lane: prime, wait for the moment, fire, gather, and leave no connection behind."""
     gated = lane.lane.aim in (Aim.HELD_FIN, Aim.STALLED_PROXY)
-    if block == 0:
-        await lane.steady()
-        await lane.wire.quiet(lane.link, _idle_s(lane) + QUIET_SLACK_S)
     if gated:
         await lane.wire.gate(lane.link, True)
         await lane.wire.mark(lane.link)
@@ -42,7 +41,18 @@ async def run_round(lane: Lane, block: int) -> None:
     if gated:
         await lane.wire.gate(lane.link, False)
         await lane.wire.release(lane.link)
-    await lane.wire.quiet(lane.link, _idle_s(lane) + QUIET_SLACK_S)
+    if block == lane.plan.setup.blocks - 1:
+        await lane.steady()
+    else:
+        await _wait_out_the_pool(lane)
+
+
+async def _wait_out_the_pool(lane: Lane) -> None:
+    """The next round must find no connection of this one. A loopback sees none, so there it is a matter of time."""
+    if lane.wire.make == "loopback":
+        await asyncio.sleep(_idle_s(lane) + LOOPBACK_SLACK_S)
+    else:
+        await lane.wire.quiet(lane.link, _idle_s(lane) + QUIET_SLACK_S)
 
 
 async def _held_fin(lane: Lane, block: int, shots: Sequence[Shot]) -> None:
@@ -77,7 +87,8 @@ def sweep_offsets(lane: Lane, block: int, n: int) -> list[float]:
     """
     width = lane.lane.window_ms
     random = lane.random(block)
-    if lane.plan.setup.wire == "loopback" and not lane.lane.prevents:
+    stands_in = lane.plan.setup.wire == "loopback" and not lane.lane.prevents and lane.lane.expect is not Expect.BOX
+    if stands_in:
         low, high = -0.8 * width, -0.3 * width
     else:
         low, high = -SWEEP_FROM * width, SWEEP_TO * width

@@ -102,16 +102,17 @@ def run_command(
     sabotage: Annotated[str, typer.Option(help="Spoil the run on purpose; see docs/verdicts.md.")] = "",
 ) -> None:
     chosen = _choice("scenario", scenario, _scenarios())
+    make = _wire(wire)
     size = chosen.short if short else chosen.full
     trials_each = trials or size.trials
     setup = Setup(
         scenario=chosen.name,
-        wire=_wire(wire),
+        wire=make,
         upstream=_choice("upstream server", upstream, {name: name for name in SERVERS}),
         methods=tuple(_choice("method", m.upper(), {"GET": "GET", "POST": "POST"}) for m in method or ("GET", "POST")),
         arms=_arms(chosen, arm),
         keep_alive_s=_seconds("--keep-alive", keep_alive) if keep_alive else chosen.keep_alive_s,
-        rtt_ms=_seconds("--rtt", rtt) * 1000 if rtt else chosen.rtt_ms,
+        rtt_ms=_rtt_ms(rtt, make, chosen),
         stall_ms=_stall_ms(stall, upstream),
         blocks=blocks or size.blocks,
         trials=trials_each,
@@ -249,6 +250,14 @@ def _seconds(flag: str, text: str) -> float:
     if not 0 <= seconds < float("inf"):
         raise UsageError(f"{flag} {text}: give a length of time, such as 2s or 40ms")
     return seconds
+
+
+def _rtt_ms(text: str | None, make: str, scenario: Scenario) -> float:
+    if make != "loopback":
+        return _seconds("--rtt", text) * 1000 if text else scenario.rtt_ms
+    if text:
+        raise UsageError("--rtt needs something between proxy and upstream: use --wire relay or netns, not loopback")
+    return 0.0
 
 
 def _stall_ms(text: str, upstream: str) -> float:

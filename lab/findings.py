@@ -12,10 +12,11 @@ from statistics import median
 from lab.checkers import LaneFinding, check_run, credit, judge_lane
 from lab.curves import curves
 from lab.example import ladder
-from lab.model import Aim, Scenario, Verdict
+from lab.model import Aim, Exposure, Scenario, Verdict
 from lab.plan import Plan
 from lab.result import ArmResult, Check, RunResult
 from lab.stats import interval
+from lab.witness.flows import idle_ms_at_close
 from lab.witness.trials import Evidence, Trial
 from lab.wording import share_text
 
@@ -51,7 +52,8 @@ def conclude(
     setup = plan.setup
     controls = {arm.name: arm.control for arm in scenario.arms if arm.control}
     findings = credit([judge_lane(plan, lane, trials) for lane in plan.lanes], controls)
-    checks = [_upstream_closes(plan), *(check_run(plan, evidence, trials, findings) if findings else ())]
+    closes = plan.calibration.close_ms if plan.calibration.measured else _closes_seen(evidence, trials)
+    checks = [_upstream_closes(plan, closes), *(check_run(plan, evidence, trials, findings) if findings else ())]
     verdict = Verdict.worst([*(c.verdict for c in checks), *(f.verdict for f in findings)])
     titles = {arm.name: arm.title for arm in scenario.arms}
     return RunResult(
@@ -65,11 +67,11 @@ def conclude(
         wire=setup.wire,
         upstream=setup.upstream,
         keep_alive_s=setup.keep_alive_s,
-        rtt_ms=0.0 if setup.wire == "loopback" else setup.rtt_ms,
-        close_low_ms=min(plan.calibration.close_ms, default=0.0),
-        close_high_ms=max(plan.calibration.close_ms, default=0.0),
+        rtt_ms=setup.rtt_ms,
+        close_low_ms=min(closes, default=0.0),
+        close_high_ms=max(closes, default=0.0),
         verdict=verdict,
-        story=_story(plan, findings),
+        story=_story(plan, findings, closes),
         checks=tuple(checks),
         arms=tuple(_arm(scenario, finding, evidence) for finding in findings),
         not_judged=plan.not_judged,
@@ -82,11 +84,17 @@ def conclude(
     )
 
 
-def _upstream_closes(plan: Plan) -> Check:
+def _closes_seen(evidence: Evidence, trials: Sequence[Trial]) -> list[float]:
+    """The idle ages at which the upstream closed under the requests that crossed its FIN."""
+    conns = {trial.conn for trial in trials if trial.exposure is Exposure.CROSSED}
+    ages = (idle_ms_at_close(flow) for conn in conns for flow in evidence.flows.get(conn, []))
+    return sorted(age for age in ages if age is not None)
+
+
+def _upstream_closes(plan: Plan, closes: Sequence[float]) -> Check:
     """Without an idle close there is no race to hit."""
     name, told_ms = "upstream closes", plan.setup.keep_alive_s * 1000
     remedy = "Check how its idle timeout is set; `kalab run --upstream lab` is known to close."
-    closes = plan.calibration.close_ms
     if not closes:
         sentence = f"No idle connection was closed by the upstream, though it was told to after {told_ms:.0f} ms."
         return Check(name, Verdict.INCONCLUSIVE, sentence, remedy)
@@ -142,14 +150,13 @@ def _cost(finding: LaneFinding, evidence: Evidence) -> tuple[float | None, float
     return latency, sum(not e["reused"] for e in sent) / len(lines) if sent else None
 
 
-def _story(plan: Plan, findings: Sequence[LaneFinding]) -> tuple[str, ...]:
+def _story(plan: Plan, findings: Sequence[LaneFinding], closes: Sequence[float]) -> tuple[str, ...]:
     """For a tired engineer: what was reused, how old, what crossed, what the client got, how many of how many."""
     plain = [f for f in findings if not f.lane.changes and f.lane.aim in (Aim.HELD_FIN, Aim.GAPS) and f.lost]
     if not plain:
         return ("No request was lost, so this run shows nothing about the race.",)
     finding = min(plain, key=lambda f: (f.lane.aim is not Aim.HELD_FIN, f.lane.method != "POST"))
     example = next(t for t in finding.exposed if t.lost)
-    closes = plan.calibration.close_ms
     idle_s = (example.idle_ms or example.gap_ms) / 1000
     lines = [
         f"The proxy sent a {example.method} on a connection that had been used before, then idle for {idle_s:.3f} s.",

@@ -23,6 +23,8 @@ class Calibration(msgspec.Struct, frozen=True):
 
     close_ms: tuple[float, ...]
     answer_ms: tuple[float, ...]
+    measured: bool = True
+    """False: nothing aims by time in this run, so `close_ms` is what the upstream was told."""
 
     @property
     def low(self) -> float:
@@ -89,9 +91,18 @@ class Plan(msgspec.Struct, frozen=True):
     environment: dict[str, str]
 
 
+def aims_by_time(scenario: Scenario, setup: Setup) -> bool:
+    """Whether any arm of this run needs to know beforehand when the upstream closes."""
+    arms = [arm for arm in scenario.arms if arm.name in setup.arms]
+    return setup.wire == "loopback" or any(
+        arm.aim is Aim.GAPS or any(isinstance(v, Below) and v.measured for v in arm.change.values()) for arm in arms
+    )
+
+
 def abilities(setup: Setup, calibration: Calibration, *, sends_hint: bool) -> dict[str, str]:
     """What this wire and upstream can not do: ability -> why not. An empty reason means that it can."""
-    no_wire = "a plain loopback has nothing in between that could hold or delay packets" if _loopback(setup) else ""
+    nothing = "a plain loopback has nothing in between that could hold or delay packets"
+    no_wire = nothing if setup.wire == "loopback" else ""
     spread = calibration.high - calibration.low
     unsteady = f"this upstream closes at idle ages that differ by {spread:.0f} ms, so there is no window to map"
     return {
@@ -104,7 +115,7 @@ def abilities(setup: Setup, calibration: Calibration, *, sends_hint: bool) -> di
 
 def window_ms(setup: Setup, rtt_ms: float) -> float:
     """The width of the predicted box, R + L_u (docs/race.md); at least a millisecond, for the timers."""
-    return max(1.0, (0.0 if _loopback(setup) else rtt_ms) + setup.stall_ms)
+    return max(1.0, rtt_ms + setup.stall_ms)
 
 
 def lay_out(
@@ -163,7 +174,3 @@ def _before(key: str, scenario: Scenario, setup: Setup) -> str:
     if key == RTT_KEY:
         return f"{setup.rtt_ms:g}"
     return scenario.proxy.get(key.removeprefix("proxy."), "")
-
-
-def _loopback(setup: Setup) -> bool:
-    return setup.wire == "loopback"

@@ -35,7 +35,7 @@ class Progress:
 
     def step(self, text: str) -> None:
         """What is being done now."""
-        text = encodable(text, self._stream.encoding)
+        text = encodable(text, self._stream.encoding or "utf-8")
         if text == self._last:
             return
         self._last = text

@@ -32,7 +32,7 @@ from lab.doctor import environment
 from lab.findings import conclude
 from lab.lane import Lane
 from lab.model import Aim, Scenario
-from lab.plan import Calibration, LanePlan, Plan, Setup, abilities, lay_out
+from lab.plan import Calibration, LanePlan, Plan, Setup, abilities, aims_by_time, lay_out
 from lab.processes import Child, Children
 from lab.report import page
 from lab.result import RunResult
@@ -87,8 +87,11 @@ async def _gather_evidence(
         children = await stack.enter_async_context(Children(folder / "logs"))
         upstreams = Upstreams(scenario, setup, wire, children, folder)
         await upstreams.start()
-        say(f"measuring when {setup.upstream} closes an idle connection (told: {setup.keep_alive_s:g} s)")
-        calibration = await _calibrate(setup, wire, upstreams)
+        if aims_by_time(scenario, setup):
+            say(f"measuring when {setup.upstream} closes an idle connection (told: {setup.keep_alive_s:g} s)")
+            calibration = await _calibrate(setup, wire, upstreams)
+        else:
+            calibration = Calibration((setup.keep_alive_s * 1000,), (), measured=False)
         plan = _plan(scenario, setup, command, started, calibration, sends_hint=upstreams.sends_hint)
         write_plan(folder, plan)
         say(f"starting {len(plan.lanes)} proxies, one for each arm and method")
@@ -109,7 +112,9 @@ async def _stop_wire(wire: Wire, log: EventLog) -> None:
 async def _calibrate(setup: Setup, wire: Wire, upstreams: Upstreams) -> Calibration:
     port = await upstreams.port_for("calibration")
     address = await wire.link("calibration", port, delay_s=setup.rtt_ms / 2000, gate=False)
-    return await calibrate(address, setup.keep_alive_s, spread_s=LAB_SPREAD_S if setup.upstream == "lab" else SPREAD_S)
+    # A stall covers connections that are due together, so they must start together, as in a round.
+    spread_s = 0.0 if setup.stall_ms else LAB_SPREAD_S if setup.upstream == "lab" else SPREAD_S
+    return await calibrate(address, setup.keep_alive_s, spread_s=spread_s)
 
 
 def _plan(

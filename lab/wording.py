@@ -54,8 +54,7 @@ def percent(share: float, *, up: bool) -> str:
 
 def share_text(lost: int, n: int, low: float, high: float) -> str:
     """How many of how many, with the bounds (0..1): "3 of 240 (0.4–3.7 %)", "0 of 240, fewer than 1.6 %"."""
-    count, bounds = share_parts(lost, n, low, high)
-    return f"{count}{'' if lost or n == 0 else ','} {bounds}".rstrip()
+    return " ".join(share_parts(lost, n, low, high)).rstrip()
 
 
 def share_parts(lost: int, n: int, low: float, high: float) -> tuple[str, str]:
@@ -63,7 +62,7 @@ def share_parts(lost: int, n: int, low: float, high: float) -> tuple[str, str]:
     if n == 0:
         return "none exposed", ""
     if lost == 0:
-        return f"0 of {n}", f"fewer than {percent(high, up=True)} %"
+        return f"0 of {n},", f"fewer than {percent(high, up=True)} %"
     return f"{lost} of {n}", f"({percent(low, up=False)}–{percent(high, up=True)} %)"
 
 
@@ -75,13 +74,14 @@ def change_text(changes: Sequence[Change]) -> str:
 
 
 def cost_parts(arm: ArmResult, control: ArmResult | None) -> list[str]:
-    """What one undisturbed request costs; with the difference to the control where both were measured and differ."""
+    """What one undisturbed request costs; with the difference to the control, if measured over the same distance."""
     parts = []
     if arm.latency_ms is not None:
         text = f"{arm.latency_ms:.1f} ms"
-        added = f"{arm.latency_ms - control.latency_ms:+.1f}" if control and control.latency_ms is not None else "0"
-        if float(added) != 0:
-            text += f" ({added})".replace("-", "−")
+        same_wire = not any(change.key.startswith("wire.") for change in arm.changes)
+        if control is not None and control.latency_ms is not None and same_wire:
+            added = f"{arm.latency_ms - control.latency_ms:+.1f}"
+            text += "" if float(added) == 0 else f" ({added})".replace("-", "−")
         parts.append(text)
     if arm.connects_per_request is not None:
         parts.append(f"{arm.connects_per_request:.2f} connects")

@@ -108,3 +108,10 @@ def _answered(flow: Flow, request: Segment, close: Segment) -> bool:
     if request.t_out is None:
         return False
     return any(s.has_data and not s.up and request.t_out <= s.t_in <= close.t_in for s in flow.segments)
+
+
+def idle_ms_at_close(flow: Flow) -> float | None:
+    """The idle age at which the upstream closed, by its own side's times; None when it did not, or never answered."""
+    close = flow.upstream_close()
+    answers = [s for s in flow.segments if s.has_data and not s.up and close is not None and s.t_in < close.t_in]
+    return (close.t_in - answers[-1].t_in) / 1e6 if close is not None and answers else None

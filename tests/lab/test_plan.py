@@ -71,14 +71,14 @@ def test_an_upstream_that_closes_on_a_tick_has_no_window_to_map() -> None:
 
 
 def test_a_loopback_can_hold_nothing_so_shots_are_blind() -> None:
-    found = lanes(wire="loopback", stall_ms=200.0)
+    found = lanes(wire="loopback", rtt_ms=0.0, stall_ms=200.0)
     assert found["control.POST"].aim is Aim.GAPS
     assert found["control.POST"].window_ms == 200
-    assert {"lag", "lag-look", "thin-margin-far"} <= set(not_judged(wire="loopback", stall_ms=200.0))
+    assert {"lag", "lag-look", "thin-margin-far"} <= set(not_judged(wire="loopback", rtt_ms=0.0, stall_ms=200.0))
 
 
 def test_a_loopback_without_a_stall_has_next_to_no_window() -> None:
-    assert window_ms(setup(wire="loopback"), 40.0) == 1.0
+    assert window_ms(setup(wire="loopback", rtt_ms=0.0), 0.0) == 1.0
 
 
 def test_only_the_methods_asked_for() -> None:

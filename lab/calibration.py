@@ -13,7 +13,7 @@ from typing import cast
 from lab.plan import Calibration
 from lab.processes import Address
 
-CONNECTIONS = 10
+CONNECTIONS = 16
 # Idle timeouts that a server checks on a tick differ by when they started, and a moment in which this process was late
 # must not spoil all: so the starts are spread.
 SPREAD_S = 1.0

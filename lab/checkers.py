@@ -87,7 +87,7 @@ def credit(findings: Sequence[LaneFinding], controls: Mapping[str, str]) -> list
 
 def _counts(plan: Plan, lane: LanePlan, trial: Trial) -> bool:
     if not lane.prevents:
-        # Without a wire, what the stall makes is counted: requests unread at close(). A stray crossing is no such thing.
+        # Without a wire, what the stall makes is counted: requests unread at close(), and no stray crossing.
         by_aim = EXPOSED_BY[lane.aim]
         return trial.exposure in ((Exposure.UNREAD,) if _stalls(plan, lane) else by_aim)
     return _inside(plan, lane, trial) if lane.aim is Aim.GAPS else trial.armed

@@ -15,16 +15,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, NoReturn, TypeVar
 
-import click
 import msgspec
 import typer
 import uvloop
 from rich.console import Console
+from typer._click.exceptions import ClickException  # typer shows no public name for it
 
 import scenarios
 from lab import doctor as doctor_room
 from lab.errors import CannotRunError, UsageError
-from lab.model import Scenario
+from lab.model import Below, Scenario
 from lab.plan import Setup
 from lab.progress import Progress
 from lab.result import RunResult
@@ -111,7 +111,7 @@ def run_command(
         upstream=_choice("upstream server", upstream, {name: name for name in SERVERS}),
         methods=tuple(_choice("method", m.upper(), {"GET": "GET", "POST": "POST"}) for m in method or ("GET", "POST")),
         arms=_arms(chosen, arm),
-        keep_alive_s=_seconds("--keep-alive", keep_alive) if keep_alive else chosen.keep_alive_s,
+        keep_alive_s=_keep_alive_s(keep_alive, chosen),
         rtt_ms=_rtt_ms(rtt, make, chosen),
         stall_ms=_stall_ms(stall, upstream),
         blocks=blocks or size.blocks,
@@ -174,7 +174,7 @@ def main() -> None:
     """The entry point: turns every expected error into one line and its exit code."""
     try:
         code = app(standalone_mode=False)
-    except click.ClickException as error:
+    except ClickException as error:
         _fail(error.format_message(), UsageError.exit_code)
     except (UsageError, CannotRunError) as error:
         _fail(str(error), error.exit_code)
@@ -249,6 +249,16 @@ def _seconds(flag: str, text: str) -> float:
         raise UsageError(f"{flag} {text}: {error}") from error
     if not 0 <= seconds < float("inf"):
         raise UsageError(f"{flag} {text}: give a length of time, such as 2s or 40ms")
+    return seconds
+
+
+def _keep_alive_s(text: str | None, scenario: Scenario) -> float:
+    if text is None:
+        return scenario.keep_alive_s
+    seconds = _seconds("--keep-alive", text)
+    widest_ms = max(v.margin_ms for arm in scenario.arms for v in arm.change.values() if isinstance(v, Below))
+    if seconds * 1000 <= 2 * widest_ms:
+        raise UsageError(f"--keep-alive {text}: too short for fixes {widest_ms:g} ms below it; give 1s or more")
     return seconds
 
 

@@ -19,7 +19,10 @@ EDGE_MS = 5.0
 
 
 class Calibration(msgspec.Struct, frozen=True):
-    """What was measured before the run, in ms: the idle ages at which the upstream closed, and its answer times."""
+    """What was measured before the run, in ms: the idle ages at which the upstream closed, and its answer times.
+
+    `low` and `high` leave out the extreme eighth at either end: one late moment here is no habit of the server.
+    """
 
     close_ms: tuple[float, ...]
     answer_ms: tuple[float, ...]
@@ -28,15 +31,18 @@ class Calibration(msgspec.Struct, frozen=True):
 
     @property
     def low(self) -> float:
-        return min(self.close_ms)
+        return self._ranked(len(self.close_ms) // 8)
 
     @property
     def high(self) -> float:
-        return max(self.close_ms)
+        return self._ranked(-1 - len(self.close_ms) // 8)
 
     @property
     def middle(self) -> float:
-        return sorted(self.close_ms)[len(self.close_ms) // 2]
+        return self._ranked(len(self.close_ms) // 2)
+
+    def _ranked(self, rank: int) -> float:
+        return sorted(self.close_ms)[rank]
 
 
 class LanePlan(msgspec.Struct, frozen=True):

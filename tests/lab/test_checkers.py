@@ -108,7 +108,7 @@ def test_each_method_has_its_own_control() -> None:
 
 
 def evidence(**changes: Any) -> Evidence:
-    lines = [{"kind": "client.round"}, {"kind": "client.generator", "cpu_s": 1.0, "wall_s": 10.0}]
+    lines: list[Any] = [{"kind": "client.round"}, {"kind": "client.generator", "cpu_s": 1.0, "wall_s": 10.0}]
     made = Evidence(client=lines, proxy={}, executions=Counter(), upstream_closes={}, flows={}, wire=None)
     for name, value in changes.items():
         setattr(made, name, value)

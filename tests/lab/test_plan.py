@@ -9,6 +9,7 @@ from scenarios.idle_close import SCENARIO
 
 STEADY = Calibration((2000.2, 2000.9, 2001.4), (40.2,))
 TICKING = Calibration((2000.2, 2400.0, 2960.0), (40.2,))
+ONE_LATE = Calibration((*(2000.0 + i / 10 for i in range(15)), 2055.0), (40.2,))
 ALL_ARMS = tuple(arm.name for arm in SCENARIO.arms)
 
 
@@ -27,6 +28,11 @@ def not_judged(calibration: Calibration = STEADY, *, hint: bool = True, **change
 def test_every_arm_is_judged_on_a_wire_with_the_lab_upstream() -> None:
     assert not_judged() == {}
     assert {lane.arm for lane in lanes().values()} == set(ALL_ARMS)
+
+
+def test_one_late_moment_is_no_habit_of_the_server() -> None:
+    assert ONE_LATE.high < 2002
+    assert "window" not in not_judged(ONE_LATE)
 
 
 def test_margins_become_durations() -> None:

@@ -139,7 +139,7 @@ def contradictions() -> list[Any]:
 
 @pytest.mark.parametrize(("client", "executed", "dispute"), contradictions())
 def test_contradictions_are_told(folder: Folder, client: dict[str, int], executed: bool, dispute: str) -> None:
-    folder.client(**client)
+    folder.client(client["status"])
     folder.crossing()
     folder.sent()
     folder.finished(client["status"])

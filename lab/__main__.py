@@ -1,0 +1,5 @@
+"""`python -m lab` is `kalab`."""
+
+from lab.cli import main
+
+main()

@@ -1,0 +1,91 @@
+"""The benchmark as a user runs it, in its short form."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from bench.contestants import find
+
+TREE = Path(__file__).resolve().parent.parent.parent
+MISSING = [program for program in ("wrk", "nginx") if not find(program)]
+needs_tools = pytest.mark.skipif(bool(MISSING), reason=f"not installed: apt-get install {' '.join(MISSING)}")
+
+
+def bench(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "bench.run", *arguments],
+        cwd=TREE,
+        env=environment or None,
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+
+
+def commands_with(text: str) -> list[str]:
+    """The command lines of living processes that contain the text."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            found.append(process.read_bytes().replace(b"\0", b" ").decode(errors="replace"))
+    return [command for command in found if text in command and "bench.run" not in command]
+
+
+@needs_tools
+@pytest.mark.parametrize(
+    ("heads", "turns"),
+    [
+        ("same", ["direct", "nginx", "kalab", "nginx", "kalab", "direct"]),
+        ("varying", ["kalab", "kalab"]),
+    ],
+)
+def test_a_short_run_measures_in_turn_and_concludes_nothing(tmp_path: Path, heads: str, turns: list[str]) -> None:
+    out = tmp_path / "bench.json"
+    done = bench("--short", "--heads", heads, "--only", *set(turns), "--out", str(out))
+
+    result = json.loads(out.read_text())
+    assert [(r["contestant"], r["failed"], r["errors"]) for r in result["rounds"]] == [(name, "", {}) for name in turns]
+    assert all(r["requests"] > 100 for r in result["rounds"])
+    assert all(r["user_s"] + r["system_s"] > 0 for r in result["rounds"] if r["contestant"] != "direct")
+    assert "| kalab, `python -m proxy` |" in done.stdout
+    assert "2 whole rounds, a measurement takes 5" in done.stdout
+    assert (done.returncode, "Traceback" in done.stderr) == (2, False)
+
+
+@needs_tools
+@pytest.mark.parametrize(("stop", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_stopped_in_the_middle_it_leaves_nothing_running(tmp_path: Path, stop: signal.Signals, status: int) -> None:
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    command = [sys.executable, "-m", "bench.run", "--seconds", "1", "--only", "direct", "nginx"]
+    with subprocess.Popen(command, cwd=TREE, env=environment, stderr=subprocess.PIPE, text=True) as running:
+        assert running.stderr is not None
+        assert "direct" in running.stderr.readline()
+        assert commands_with(str(tmp_path))
+        running.send_signal(stop)
+        assert "Traceback" not in running.stderr.read()
+    assert running.returncode == status
+    # This run's own processes and folders carry the test's folder in their names.
+    assert not commands_with(str(tmp_path))
+    assert not list(tmp_path.iterdir())
+
+
+def test_without_a_load_generator_it_says_how_to_get_one(tmp_path: Path) -> None:
+    done = bench("--short", PATH=str(tmp_path))
+    assert (done.returncode, done.stderr) == (4, "error: wrk, the load generator, is not here: apt-get install wrk\n")
+
+
+@pytest.mark.parametrize("arguments", [("--rounds", "0"), ("--seconds", "soon"), ("--only", "squid")])
+def test_bad_usage(arguments: tuple[str, ...]) -> None:
+    done = bench(*arguments)
+    assert (done.returncode, done.stdout) == (3, "")
+    assert done.stderr.startswith("error: ")
+    assert done.stderr.count("\n") == 1

@@ -1,0 +1,171 @@
+"""The doctor: every finding is usable, nothing that fails stops it, and nothing private is told."""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import resource
+import socket
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+import pytest
+from rich.console import Console
+
+from lab import doctor, machine
+from lab.doctor import Finding, environment, examine, show
+from lab.wire.probe import Ability
+from upstreams.catalogue import SERVERS
+
+MAKES = {"relay": Ability(True, how="any user"), "netns": Ability(False, why_not="Run as root.")}
+
+
+@pytest.fixture(autouse=True)
+def _no_wire_is_built(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "probe", lambda: MAKES)
+
+
+def finding(name: str) -> Finding:
+    return next(found for found in examine() if found.name == name)
+
+
+def test_everything_is_examined() -> None:
+    names = {found.name for found in examine()}
+    assert {
+        "python",
+        "uvloop",
+        "httptools",
+        "cores",
+        "open files",
+        "packet capture",
+        "netem",
+        "clock",
+        "timer",
+    } <= names
+    assert {f"wire {make}" for make in MAKES} <= names
+    assert {f"server {name}" for name in SERVERS} <= names
+    assert {f"tool {name}" for name in ("nginx", "haproxy", "wrk", "tshark", "tcpdump", "docker")} <= names
+
+
+def test_whatever_is_missing_comes_with_a_remedy() -> None:
+    assert not [found for found in examine() if found.ok is False and not found.remedy]
+
+
+def test_a_wire_that_cannot_be_built_says_why_and_is_no_fault_while_the_relay_works() -> None:
+    assert finding("wire netns") == Finding("wire netns", None, "cannot be built", "Run as root.")
+    assert finding("wire relay").ok is True
+
+
+def test_too_few_open_files_can_be_raised_up_to_the_hard_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    for hard, remedy in ((8192, "ulimit -n 4096"), (2048, "Let an administrator raise the hard limit to 4096.")):
+        monkeypatch.setattr(resource, "getrlimit", lambda _, hard=hard: (1024, hard))
+        found = finding("open files")
+        assert (found.ok, found.remedy) == (False, remedy)
+        assert found.sentence == f"1024, can be raised to {hard} without rights"
+
+
+def test_a_missing_tool_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    found = finding("tool wrk")
+    assert (found.ok, found.sentence) == (None, "not found")
+    assert "apt-get install wrk" in found.remedy
+
+
+def test_a_server_that_does_not_answer_is_a_finding(monkeypatch: pytest.MonkeyPatch) -> None:
+    def hangs(*_: object, **__: object) -> subprocess.CompletedProcess[str]:
+        raise subprocess.TimeoutExpired("node", 10)
+
+    monkeypatch.setattr(subprocess, "run", hangs)
+    assert {found.ok for found in examine() if found.name == "server node"} <= {False, None}
+
+
+def test_what_fails_fails_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    def dies() -> Iterator[Finding]:
+        yield Finding("first", True, "found before")
+        raise RuntimeError("odd machine")
+
+    monkeypatch.setattr(doctor, "_netem", dies)
+    found = examine()
+    assert Finding("first", True, "found before") in found
+    assert Finding("dies", None, "This could not be examined: RuntimeError: odd machine.") in found
+    assert found[-1].name == "timer"
+
+
+def test_findings_are_shown_with_their_remedy_and_as_json() -> None:
+    findings = [Finding("wrk", None, "not found", "apt-get install wrk"), Finding("clock", True, "fine", "unused")]
+    stream = io.StringIO()
+    show(findings, Console(file=stream, width=20))
+    assert stream.getvalue() == "-  wrk    not found\n          apt-get install wrk\nok clock  fine\n"
+    assert msgspec.json.decode(msgspec.json.encode(findings), type=list[Finding]) == findings
+
+
+def test_the_environment_tells_what_a_reader_needs() -> None:
+    found = environment()
+    assert {"system", "cores", "python", "packages", "privilege", "runs in"} <= set(found)
+    assert "uvloop" in found["packages"]
+    assert all(found.values())
+
+
+def test_the_environment_tells_nothing_private(monkeypatch: pytest.MonkeyPatch) -> None:
+    def asked(*_: object) -> str:
+        raise AssertionError("the host's name is nobody's business")
+
+    for name in ("gethostname", "getfqdn"):
+        monkeypatch.setattr(socket, name, asked)
+    monkeypatch.setattr("platform.node", asked)
+    told = "\n".join([*environment().values(), *(found.sentence for found in examine())])
+    home = str(Path.home())
+    assert home == "/" or home not in told
+    assert str(machine.TREE) not in told
+
+
+CGROUPS = {
+    "version 2": (
+        {
+            "/proc/self/cgroup": "0::/a/b",
+            "a/cpu.max": "150000 100000",
+            "a/b/cpu.max": "max 100000",
+            "a/memory.max": "max",
+        },
+        "1.5 cores",
+    ),
+    "version 1": (
+        {
+            "/proc/self/cgroup": "4:memory:/a\n1:cpu,cpuacct:/a",
+            "cpu/a/cpu.cfs_quota_us": "200000",
+            "cpu/a/cpu.cfs_period_us": "100000",
+            "memory/a/memory.limit_in_bytes": "2147483648",
+            "memory/memory.limit_in_bytes": "9223372036854771712",
+        },
+        "2 cores, 2.0 GiB of memory",
+    ),
+    "none": ({"/proc/self/cgroup": "0::/"}, "none found"),
+}
+
+
+@pytest.mark.parametrize("version", CGROUPS)
+def test_the_tightest_limit_of_the_control_groups_counts(version: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    files, says = CGROUPS[version]
+    monkeypatch.setattr(machine, "read", lambda path: files.get(str(path).removeprefix("/sys/fs/cgroup/"), ""))
+    assert machine.cgroup_limits() == says
+
+
+def test_the_source_is_told_for_a_checkout_of_this_tree_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def git(*words: str) -> None:
+        who = ["-c", "user.name=x", "-c", "user.email=x@example.org", "-c", "commit.gpgsign=false"]
+        subprocess.run(["git", "-C", str(tmp_path), *who, *words], check=True, capture_output=True, timeout=30)
+
+    for name in [name for name in os.environ if name.startswith("GIT_")]:
+        monkeypatch.delenv(name)
+    git("init")
+    monkeypatch.setattr(machine, "TREE", tmp_path / "installed")
+    assert machine.source() == ""
+    monkeypatch.setattr(machine, "TREE", tmp_path)
+    assert machine.source() == "commit none yet"
+    git("commit", "--allow-empty", "-m", "first")
+    assert re.fullmatch(r"commit [0-9a-f]{12}", machine.source())
+    (tmp_path / "new").touch()
+    assert machine.source().endswith(", with changes")

@@ -43,6 +43,7 @@ class LaneFinding:
     trials: tuple[Trial, ...]
     exposed: tuple[Trial, ...]
     outside: tuple[Trial, ...]
+    """Sent, but met no close: what is lost here is lost to something else than the race."""
 
     @property
     def lost(self) -> int:
@@ -56,7 +57,8 @@ def judge_lane(plan: Plan, lane: LanePlan, trials: Sequence[Trial]) -> LaneFindi
     """Compares one lane's trials with what was expected of it, before its control is looked at."""
     mine = tuple(t for t in trials if (t.arm, t.method) == (lane.arm, lane.method))
     exposed = tuple(t for t in mine if _counts(plan, lane, t))
-    outside = tuple(t for t in mine if _outside(plan, lane, t)) if lane.aim is Aim.GAPS else ()
+    counted = {t.req_id for t in exposed}
+    outside = tuple(t for t in mine if t.req_id not in counted and t.exposure is not Exposure.NOT_SENT)
     if len(exposed) < plan.setup.min_exposed:
         verdict, sentence = Verdict.INCONCLUSIVE, _too_few(plan, mine, exposed)
     else:
@@ -101,12 +103,7 @@ def _inside(plan: Plan, lane: LanePlan, trial: Trial) -> bool:
     """Surely inside the box, edges left out (or, in a box narrower than its edges, anywhere in it)."""
     low, high = plan.calibration.high - lane.window_ms, plan.calibration.low
     edge = min(EDGE_MS, (high - low) / 4)
-    return low + edge <= trial.gap_ms <= high - edge
-
-
-def _outside(plan: Plan, lane: LanePlan, trial: Trial) -> bool:
-    low, high = plan.calibration.low - lane.window_ms, plan.calibration.high
-    return trial.gap_ms < low - EDGE_MS or trial.gap_ms > high + EDGE_MS
+    return low + edge <= trial.age_ms <= high - edge
 
 
 def _too_few(plan: Plan, mine: Sequence[Trial], exposed: Sequence[Trial]) -> str:
@@ -137,8 +134,8 @@ def _box(mine: Sequence[Trial], exposed: Sequence[Trial], outside: Sequence[Tria
     if not outside:
         return Verdict.INCONCLUSIVE, "No request was sent outside the window."
     if lost > MAX_OUTSIDE_LOST * len(outside):
-        return Verdict.FAIL, f"{lost} of {len(outside)} requests outside the window were lost."
-    return Verdict.PASS, f"{sentence} Outside the window {lost} of {len(outside)} were lost."
+        return Verdict.FAIL, f"{lost} of {len(outside)} requests that met no close were lost too."
+    return Verdict.PASS, f"{sentence} Of those that met no close, {lost} of {len(outside)} were lost."
 
 
 def _mended(mine: Sequence[Trial], exposed: Sequence[Trial], _: Sequence[Trial]) -> Judged:

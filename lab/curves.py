@@ -37,7 +37,7 @@ def _curve(plan: Plan, findings: Sequence[LaneFinding], title: str) -> GapCurve:
     width = lane.window_ms / BINS_PER_WINDOW
     bins: dict[int, list[bool]] = {}
     for trial in (trial for finding in findings for trial in finding.trials):
-        bins.setdefault(int((trial.gap_ms - close) // width), []).append(trial.lost)
+        bins.setdefault(int((trial.age_ms - close) // width), []).append(trial.lost)
     points = []
     for number, lost in sorted(bins.items()):
         gap = (number + 0.5) * width

@@ -43,7 +43,7 @@ def _choose(findings: Sequence[LaneFinding]) -> tuple[LaneFinding, Trial] | None
         lost = [t for t in finding.exposed if t.lost and t.exposure is Exposure.CROSSED and t.attempts == 1]
         if lost:
             # The middle of the window shows the crossing best.
-            return finding, sorted(lost, key=lambda t: t.gap_ms)[len(lost) // 2]
+            return finding, sorted(lost, key=lambda t: t.age_ms)[len(lost) // 2]
     return None
 
 

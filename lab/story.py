@@ -16,8 +16,8 @@ from rich.table import Table
 from rich.text import Text
 
 from lab.model import Verdict
-from lab.result import ArmResult, Check, NotJudged, RunResult
-from lab.wording import MEANING, control_of, effect, encodable, harmful_changes, share_text
+from lab.result import ArmResult, Check, GapCurve, NotJudged, RunResult
+from lab.wording import MEANING, control_of, effect, encodable, harmful_changes, share_text, time_text
 
 COLUMNS = 100
 
@@ -33,6 +33,9 @@ def tell(result: RunResult, console: Console, report: str = "") -> None:
     if result.arms:
         teller.blank()
         teller.table(result.arms)
+    for curve in result.curves[:1]:
+        teller.blank()
+        teller.gaps(curve)
     teller.arms_that_did_not_pass(result.arms)
     teller.checks_that_did_not_pass(result.checks)
     teller.not_judged(result.not_judged)
@@ -77,6 +80,20 @@ class _Teller:
             before = arm.arm
         table.width = min(self._console.width, COLUMNS) if self._console.is_terminal else COLUMNS
         self._console.print(table, width=table.width, crop=False, no_wrap=True)
+
+    def gaps(self, curve: GapCurve) -> None:
+        """Predicted and measured loss, gap by gap."""
+        table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="bold")
+        table.add_column("idle gap, ms\nfrom the close", justify="right")
+        table.add_column("predicted\nlost", justify="right")
+        table.add_column(f"measured lost\n{curve.title.lower()}", no_wrap=True)
+        for point in curve.points:
+            table.add_row(
+                self._text(time_text(point.gap_ms)),
+                self._text(f"{point.predicted:.0%}"),
+                self._text(share_text(point.lost, point.n, point.low, point.high)),
+            )
+        self._console.print(table, width=COLUMNS, crop=False, no_wrap=True)
 
     def arms_that_did_not_pass(self, arms: Sequence[ArmResult]) -> None:
         missed = [arm for arm in arms if arm.verdict is not Verdict.PASS]

@@ -10,9 +10,11 @@ SCENARIO = Scenario(
     rtt_ms=40.0,
     # The proxy keeps connections far longer than the upstream does: the order that loses requests. The budget is
     # wide open because here every aimed request is lost, and none of the retries may be refused for their number.
+    # Oldest first, so that in a sweep the first request gets the connection that was primed first.
     proxy={
         "timeouts.upstream_idle": "60s",
         "pool.honour_hint": "false",
+        "pool.order": "oldest",
         "retry.policy": "never",
         "retry.budget": "1",
     },

@@ -53,6 +53,11 @@ class Trial(msgspec.Struct, frozen=True):
         return self.outcome is not Outcome.ANSWERED or not 200 <= self.status < 300
 
     @property
+    def age_ms(self) -> float:
+        """The idle age at which it was sent: of its upstream connection, or where that was new, the client's gap."""
+        return self.gap_ms if self.idle_ms is None else self.idle_ms
+
+    @property
     def label(self) -> str:
         """What the client got, in words."""
         return f"{self.status} {self.cause}".strip() if self.outcome is Outcome.ANSWERED else str(self.outcome)

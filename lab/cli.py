@@ -60,7 +60,7 @@ Examples:
   kalab run idle-close --upstream node --method POST
   kalab run idle-close --wire netns
   kalab run idle-close --wire loopback --stall 200ms
-  kalab run idle-close --arm control --arm order-timeouts --rtt 100ms
+  kalab run idle-close --rtt 100ms --arm order-timeouts
   kalab run idle-close --upstream uvicorn --keep-alive 5s --arm control --method POST --blocks 1 --trials 1000
 
 Exit codes: 0 pass, 1 fail, 2 inconclusive, 3 bad usage, 4 this machine cannot run it.

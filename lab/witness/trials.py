@@ -114,13 +114,14 @@ Places = dict[str, list[tuple[Flow, Segment]]]
 
 
 def _places(evidence: Evidence) -> Places:
-    """Where on the wire each request id was seen, in order."""
+    """Where on the wire each request id was seen, in order. Kernels repeat packets: the first on a connection counts."""
     places: Places = defaultdict(list)
     for named in evidence.flows.values():
         for flow in named:
-            for segment in flow.segments:
-                if segment.up and segment.req_id:
-                    places[segment.req_id].append((flow, segment))
+            for req_id in dict.fromkeys(s.req_id for s in flow.segments if s.up and s.req_id):
+                segment = flow.request(req_id)
+                assert segment is not None
+                places[req_id].append((flow, segment))
     for seen in places.values():
         seen.sort(key=lambda place: place[1].t_in)
     return places

@@ -54,7 +54,9 @@ def conclude(
     findings = credit([judge_lane(plan, lane, trials) for lane in plan.lanes], controls)
     closes = plan.calibration.close_ms if plan.calibration.measured else _closes_seen(evidence, trials)
     checks = [_upstream_closes(plan, closes), *(check_run(plan, evidence, trials, findings) if findings else ())]
-    verdict = Verdict.worst([*(c.verdict for c in checks), *(f.verdict for f in findings)])
+    sound = all(check.verdict is Verdict.PASS for check in checks)
+    # A run that was no experiment proves nothing against a fix either.
+    verdict = Verdict.worst(finding.verdict for finding in findings) if sound else Verdict.INCONCLUSIVE
     titles = {arm.name: arm.title for arm in scenario.arms}
     return RunResult(
         scenario=scenario.name,

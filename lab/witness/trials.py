@@ -114,7 +114,7 @@ Places = dict[str, list[tuple[Flow, Segment]]]
 
 
 def _places(evidence: Evidence) -> Places:
-    """Where on the wire each request id was seen, in order. Kernels repeat packets: the first on a connection counts."""
+    """Where on the wire each request id was seen, in order; of packets that a kernel repeated, the first."""
     places: Places = defaultdict(list)
     for named in evidence.flows.values():
         for flow in named:

@@ -11,6 +11,7 @@ from evidence import answered, lane, plan, trial
 from lab.checkers import LaneFinding, check_run, credit, judge_lane
 from lab.model import Aim, Expect, Exposure, Verdict
 from lab.plan import LanePlan
+from lab.witness.flows import Flow, Segment
 from lab.witness.trials import Evidence, Trial
 
 LOST = [trial(i) for i in range(40)]
@@ -47,7 +48,9 @@ LAG = lane(aim=Aim.STALLED_PROXY)
         pytest.param(CONTROL, LOST[:20], Verdict.PASS, id="just enough"),
         pytest.param(BLIND, BOX, Verdict.PASS, id="lost inside, answered outside"),
         pytest.param(BLIND, LOST, Verdict.INCONCLUSIVE, id="nothing outside to compare with"),
-        pytest.param(BLIND, [*BOX, trial(60, exposure=Exposure.NOT_EXPOSED)], Verdict.FAIL, id="lost to something else"),
+        pytest.param(
+            BLIND, [*BOX, trial(60, exposure=Exposure.NOT_EXPOSED)], Verdict.FAIL, id="lost to something else"
+        ),
         pytest.param(CURE, RETRIED, Verdict.PASS, id="repeated and answered"),
         pytest.param(CURE, LOST, Verdict.FAIL, id="a cure that cures nothing"),
         pytest.param(CURE, FINE, Verdict.INCONCLUSIVE, id="a cure that had nothing to cure"),
@@ -127,8 +130,8 @@ def test_an_orderly_run_passes_all_checks() -> None:
 
 HALF_MISSED = [*LOST[:20], *(msgspec.structs.replace(t, exposure=Exposure.NEW_CONNECTION) for t in LOST[20:])]
 GENERATOR_BUSY = [{"kind": "client.round"}, {"kind": "client.generator", "cpu_s": 9.0, "wall_s": 10.0}]
-WIRE_LOST = {"kind": "client.wire", "lost": 1, "dropped": 0, "late_p99_ms": 0.1}
-WIRE_LATE = {"kind": "client.wire", "lost": 0, "dropped": 0, "late_p99_ms": 25.0}
+WIRE_LOST = {"kind": "client.wire", "lost": 1, "dropped": 0}
+WIRE_DROPPED = {"kind": "client.wire", "lost": 0, "dropped": 1}
 
 
 @pytest.mark.parametrize(
@@ -142,7 +145,7 @@ WIRE_LATE = {"kind": "client.wire", "lost": 0, "dropped": 0, "late_p99_ms": 25.0
         ("generator not the limit", LOST, {"client": GENERATOR_BUSY}),
         ("generator not the limit", LOST, {"client": [{"kind": "client.round"}]}),
         ("wire", LOST, {"wire": WIRE_LOST}),
-        ("wire", LOST, {"wire": WIRE_LATE}),
+        ("wire", LOST, {"wire": WIRE_DROPPED}),
         ("aim", HALF_MISSED, {}),
     ],
 )
@@ -167,3 +170,25 @@ def test_verdicts_compose_by_the_worst(verdicts: list[Verdict], worst: Verdict) 
 
 def test_exit_codes() -> None:
     assert [v.exit_code for v in (Verdict.PASS, Verdict.FAIL, Verdict.INCONCLUSIVE)] == [0, 1, 2]
+
+
+def late_wire(late_ms: float) -> Evidence:
+    """A swept arm in which every aimed request reached the upstream this much too late."""
+    entered = [int(i * 1e6) for i in range(40)]
+    flow = Flow("a>b", BLIND.name)
+    flow.segments = [
+        Segment(True, "D", 9, t, t + int((20 + late_ms) * 1e6), f"control.POST.0.{i}") for i, t in enumerate(entered)
+    ]
+    aimed = [{"kind": "client.trial", "req_id": f"control.POST.0.{i}"} for i in range(40)]
+    return evidence(client=aimed, flows={"a>b": [flow]}, wire={"lost": 0, "dropped": 0})
+
+
+@pytest.mark.parametrize(("late_ms", "expected"), [(0.1, Verdict.PASS), (25.0, Verdict.INCONCLUSIVE)])
+def test_a_late_wire_spoils_arms_that_aim_by_time(late_ms: float, expected: Verdict) -> None:
+    checks = {check.name: check for check in check_run(plan(BLIND), late_wire(late_ms), LOST, [])}
+    assert checks["wire"].verdict is expected
+
+
+def test_a_late_wire_does_not_matter_to_arms_that_wait_for_the_fin() -> None:
+    checks = {check.name: check for check in check_run(plan(CONTROL), late_wire(25.0), LOST, [])}
+    assert checks["wire"].verdict is Verdict.PASS

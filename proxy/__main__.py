@@ -50,7 +50,8 @@ def main(argv: list[str]) -> int:
     try:
         uvloop.run(serve(loaded.config))
     except OSError as problem:
-        return complain(f"{problem.filename or loaded.config.listen}: {problem.strerror or problem}")
+        what = os.strerror(problem.errno) if problem.errno else str(problem)
+        return complain(f"{problem.filename or loaded.config.listen}: {what}")
     return 0
 
 

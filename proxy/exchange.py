@@ -13,57 +13,19 @@ Rules of this file:
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from time import monotonic, monotonic_ns
+from time import monotonic
 from typing import Protocol
 
 from proxy import events
-from proxy.balancer import RoundRobin
-from proxy.config import ProxyConfig
 from proxy.failure import Failure, proof_of, status_of
 from proxy.framing import LAST_CHUNK, WORTH_A_VIEW, Payload, chunk
+from proxy.gateway import Gateway
 from proxy.pages import error_page
 from proxy.request_head import Request
 from proxy.response_head import BODILESS, ResponseHead
-from proxy.retry import OVER_BUDGET, Attempt, Decision, RetryBudget, RetryPolicy
+from proxy.retry import OVER_BUDGET, Attempt, Decision
 from proxy.upstream import Upstream
-from proxy.upstream_connection import CLIENT_CLOSED, Emit, Evidence, UpstreamConnection
-
-
-class Gateway:
-    """What all exchanges share."""
-
-    __slots__ = ("balancer", "budget", "config", "draining", "emit", "exchanges", "finished", "policy")
-
-    def __init__(
-        self,
-        config: ProxyConfig,
-        upstreams: RoundRobin[Upstream],
-        emit: Emit | None = None,
-        finished: Callable[..., None] | None = None,
-    ) -> None:
-        self.config = config
-        self.balancer = upstreams
-        self.policy = RetryPolicy(config.retry.policy, config.retry.max_retries)
-        self.budget = RetryBudget(config.retry.budget)
-        self.emit = emit  # the event log's, or None
-        self.finished = finished  # the access log's, or None
-        self.exchanges = 0  # so far; the number of an exchange is its id in the events
-        self.draining = False
-
-    def __repr__(self) -> str:
-        return f"<Gateway {self.exchanges} exchanges{', draining' if self.draining else ''}>"
-
-    def report_refused(self, client: ClientSide, status: int, cause: str) -> None:
-        """A request that never became an exchange, in the words of one."""
-        if self.emit is None and self.finished is None:
-            return
-        self.exchanges += 1
-        detail = ("", client.ip, "", "", status, cause, 0, "", "", 0, 0.0, 0, 0, 0.0)
-        if self.emit is not None:
-            self.emit(events.EXCHANGE_FINISHED, client.name, self.exchanges, *detail)
-        if self.finished is not None:
-            self.finished(client.name, *detail)
+from proxy.upstream_connection import CLIENT_CLOSED, Evidence, UpstreamConnection
 
 
 class ClientSide(Protocol):
@@ -115,7 +77,7 @@ class Exchange:
         self.client = client
         self.request = request
         self.request_complete = False
-        self.started_ns = monotonic_ns()
+        self.started = monotonic()
         gateway.exchanges += 1
         self.number = gateway.exchanges
 
@@ -136,7 +98,7 @@ class Exchange:
                 request.method.decode("latin-1"),
                 request.target.decode("latin-1"),
             )
-        gateway.budget.request(monotonic())
+        gateway.budget.request(self.started)
         self.request_complete = complete
         if payload or not complete or self.request.fields.chunked:
             self._hold(self._framed(payload, complete))
@@ -181,20 +143,22 @@ class Exchange:
     # ---- called by the upstream side (ResponseSink)
 
     def connected(self, connection: UpstreamConnection) -> None:
-        request = self.request
+        request, gateway = self.request, self.gateway
         self._connection = connection
-        if self.gateway.emit is not None or self.gateway.finished is not None:
+        if gateway.watched:
             self._note(connection)
         head = request.head()
-        if self.gateway.config.pool.max_idle == 0:  # never reused: let the upstream close it, as it then knows
-            head = head[:-2] + b"Connection: close\r\n\r\n"
+        if gateway.never_reuses:
+            head = head[:-2] + b"Connection: close\r\n\r\n"  # the upstream should know
         data = head + self._unsent if self._unsent else head
         if not self._replayable:
             self._unsent = b""
-        if self.gateway.emit is not None:
-            self._emit(events.EXCHANGE_SENT, connection.name, self.attempts, connection.requests > 0, len(data))
-        self._resume_client()  # before the write, which may pause it again
-        connection.send(self, data, head_only=request.method == b"HEAD", complete=self.request_complete)
+        if self._client_paused:
+            self._resume_client()  # before the write, which may pause it again
+        connection.begin(self, head_only=request.method == b"HEAD")
+        if gateway.emit is not None:
+            self._emit(events.EXCHANGE_SENT, connection.name, self.attempts, connection.reused, len(data))
+        connection.write(data, self.request_complete)
 
     def not_connected(self, failure: Failure) -> None:
         nothing = Evidence(sent_bytes=0, written_bytes=0, unacked_bytes=None)
@@ -376,7 +340,8 @@ class Exchange:
             connection.close(CLIENT_CLOSED)
         elif self._upstream is not None:
             self._upstream.forget(self)
-        self._report()
+        if self.gateway.watched:
+            self._report()
 
     # ---- the end
 
@@ -384,8 +349,7 @@ class Exchange:
         if self.ended:
             return
         self.ended = True
-        gateway = self.gateway
-        if gateway.emit is not None or gateway.finished is not None:
+        if self.gateway.watched:
             self._report()
         self.client.exchange_ended(keep_alive=keep_alive)
 
@@ -419,11 +383,10 @@ class Exchange:
         )
 
     def _report(self) -> None:
-        gateway = self.gateway
-        if gateway.emit is None and gateway.finished is None:
-            return
         request = self.request
-        detail = (
+        self.gateway.report(
+            self.client.name,
+            self.number,
             request.fields.req_id,
             self.client.ip,
             request.method.decode("latin-1"),
@@ -437,12 +400,8 @@ class Exchange:
             self._up_idle_ms,
             self.bytes_in,
             self.bytes_out,
-            round((monotonic_ns() - self.started_ns) / 1e6, 3),
+            round((monotonic() - self.started) * 1e3, 3),
         )
-        if gateway.emit is not None:
-            gateway.emit(events.EXCHANGE_FINISHED, self.client.name, self.number, *detail)
-        if gateway.finished is not None:
-            gateway.finished(self.client.name, *detail)
 
 
 _WHY = {

@@ -40,11 +40,6 @@ class BodyReader(Protocol):
         """The payload in these bytes, the next to arrive. Raises `BadBody`."""
 
 
-def tail(data: bytes, start: int) -> Payload:
-    """What follows `start`; a view where copying would cost more."""
-    return data[start:] if len(data) - start < WORTH_A_VIEW else memoryview(data)[start:]
-
-
 def chunk(payload: Payload) -> list[Payload]:
     """One chunk as the parts to write. An empty payload is no chunk: it would end the body."""
     return [b"%x\r\n" % len(payload), payload, b"\r\n"] if payload else []

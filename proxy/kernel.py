@@ -11,7 +11,10 @@ from __future__ import annotations
 import select
 import termios
 from array import array
+from collections.abc import Callable, Sequence
 from fcntl import ioctl
+
+Stirred = Callable[[int], Sequence[object]]
 
 _answer = array("i", [0])  # reused: one thread asks
 
@@ -34,15 +37,11 @@ def _ask(fd: int, question: int) -> int | None:
     return _answer[0]
 
 
-class Probe:
-    """Tells whether anything has come to a socket that the event loop has not looked at since: bytes, FIN, or RST."""
+def stirred(fd: int) -> Stirred:
+    """A question to ask again and again: has anything come that the event loop has not looked at, bytes, FIN or RST?
 
-    __slots__ = ("_poll",)
-
-    def __init__(self, fd: int) -> None:
-        poller = select.poll()
-        poller.register(fd, select.POLLIN | select.POLLRDHUP)
-        self._poll = poller.poll
-
-    def stirred(self) -> bool:
-        return bool(self._poll(0))
+    Ask it with a timeout of 0; what it returns is empty if nothing has.
+    """
+    poller = select.poll()
+    poller.register(fd, select.POLLIN | select.POLLRDHUP)
+    return poller.poll

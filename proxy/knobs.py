@@ -81,7 +81,8 @@ class PoolLimits(msgspec.Struct, frozen=True, kw_only=True):
 
     look_before_reuse: bool = False
     """Look at the socket for a FIN that has arrived unnoticed, before each reuse. Default false. It removes the proxy's
-    own delay in noticing from the race, not the round trip; costs one system call per request."""
+    own delay in noticing from the race, not the round trip. Unread bytes are looked for in any case: they must never be
+    taken for an answer (RFC 9112 section 9.2)."""
 
     honour_hint: bool = True
     """Let an upstream's `Keep-Alive: timeout=N` shorten timeouts.upstream_idle for its connection. Default true."""
@@ -95,10 +96,11 @@ class RetryConfig(msgspec.Struct, frozen=True, kw_only=True):
     """Which failed requests are sent again. What each policy costs is measured in the lab."""
 
     policy: PolicyName = "reused_idempotent"
-    """never: none. reused_idempotent (default): on a reused connection that closed before any response byte, if the
-    method is idempotent or nothing was sent. when_proven: and any method, if the upstream provably did not process it.
-    any_idempotent: idempotent methods after any failure without a response byte. always: every method, after any
-    failure without a response byte, although it may be executed twice."""
+    """Which failed requests are sent again; default reused_idempotent. never: none. reused_idempotent: on a reused
+    connection that closed before any response byte, if the method is idempotent or nothing was sent. when_proven: and
+    any method, if the upstream provably did not process it. any_idempotent: idempotent methods after any failure
+    without a response byte. always: every method, after any failure without a response byte, although it may be
+    executed twice."""
 
     max_retries: Count = 1
     """Retries of one request. Default 1. 0: none."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from proxy.framing import BadBody, BodyReader, ChunkedBody, LengthBody, Payload, UntilCloseBody, tail
+from proxy.framing import WORTH_A_VIEW, BadBody, BodyReader, ChunkedBody, LengthBody, Payload, UntilCloseBody
 from proxy.http1 import HEAD_END, BadHead, HeadLimits, PartialHead
 from proxy.response_head import BODILESS, ResponseHead, parse_response
 
@@ -74,7 +74,9 @@ class ResponseReader:
             self._partial = None
             data, end = whole, whole.find(HEAD_END)
         end += len(HEAD_END)
-        head = self._head_of(data[:end])
+        head = self._known
+        if head is None or data[:end] != self._known_bytes:
+            head = self._learn(data[:end])
         if head.status >= 200:
             return self._begin_body(head, data, end, handler)
         if head.status == 101:
@@ -82,12 +84,11 @@ class ResponseReader:
         handler.interim(head)
         return len(data) > end and self._feed_head(data[end:], handler)
 
-    def _head_of(self, data: bytes) -> ResponseHead:
-        if data == self._known_bytes and self._known is not None:
-            return self._known
+    def _learn(self, data: bytes) -> ResponseHead:
+        """Reads a head that is not the same as the last."""
         if len(data) > self._limits.head:
             raise BadHead(502, "the head is too long")
-        head = self._known = parse_response(data, self._limits)
+        self._known = head = parse_response(data, self._limits)
         self._known_bytes = data
         return head
 
@@ -95,8 +96,9 @@ class ResponseReader:
         """The final head is whole; its body begins at `end`."""
         self.head = head
         length = 0 if self._head_only or head.status in BODILESS else head.length
-        if length == len(data) - end:  # all of it came at once, as it mostly does
-            handler.response(head, tail(data, end), True)
+        here = len(data) - end
+        if length == here:  # all of it came at once, as it mostly does
+            handler.response(head, data[end:] if here < WORTH_A_VIEW else memoryview(data)[end:], True)
             return True
         if length is not None:
             self._body = LengthBody(length)

@@ -14,7 +14,7 @@ from proxy.balancer import RoundRobin
 from proxy.config import ProxyConfig, parse_address
 from proxy.downstream import DownstreamConnection
 from proxy.events import EventLog
-from proxy.exchange import Gateway
+from proxy.gateway import Gateway
 from proxy.upstream import Upstream
 
 BACKLOG: Final = 4096  # connections the kernel completes before they are accepted; its own limit is net.core.somaxconn

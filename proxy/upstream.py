@@ -15,7 +15,7 @@ import asyncio
 from collections import deque
 from math import inf
 from time import monotonic
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from proxy.config import Limits, PoolLimits, Timeouts, parse_address
 from proxy.deadline import Deadline
@@ -23,6 +23,8 @@ from proxy.failure import Failure, classify
 from proxy.http1 import HeadLimits
 from proxy.pool import CloseReason, ConnectionPool
 from proxy.upstream_connection import CLIENT_CLOSED, Emit, ResponseSink, UpstreamConnection
+
+JUST_PARKED_S: Final = 0.001  # longer than a turn of the loop mostly takes
 
 
 class Waiting(NamedTuple):
@@ -99,6 +101,8 @@ class Upstream:
         sink.connected(connection)
 
     def connect_timed_out(self, connection: UpstreamConnection) -> None:
+        _, task = self._connecting[connection]
+        task.cancel()
         self._connect_failed(connection, Failure.CONNECT_TIMEOUT)
 
     def park(self, connection: UpstreamConnection) -> CloseReason | None:
@@ -108,10 +112,6 @@ class Upstream:
         if reason is not None:
             return reason
         connection.become_idle()
-        reason = connection.look(for_close=True)  # what came right behind the response is here already
-        if reason is not None:
-            self.pool.discard(connection)
-            return reason
         if self._line:
             self._serve_line()
         expires = now + min(connection.idle_limit, self.pool.idle_timeout)
@@ -163,15 +163,24 @@ class Upstream:
     # ---- connections
 
     def _take_idle(self) -> UpstreamConnection | None:
-        look = self.pool.limits.look_before_reuse
+        """An idle connection to use now.
+
+        Each is looked at first. With unread bytes it is closed: they would be taken for the answer. With a FIN that no
+        callback has told of yet it is closed if `look_before_reuse` says so, and always if it was parked just now: what
+        came right behind its response is in the kernel already, and the loop has had no turn to say so.
+        """
         while True:
-            connection, expired = self.pool.acquire(monotonic())
+            now = monotonic()
+            connection, expired = self.pool.acquire(now)
             for old, why in expired:
                 old.close(why)
             if connection is None:
                 return None
-            reason = connection.look(for_close=look)
+            reason = connection.look()
             if reason is None:
+                return connection
+            told_to_look = self.pool.limits.look_before_reuse or now - connection.idle_since <= JUST_PARKED_S
+            if reason is CloseReason.PEER_FIN and not told_to_look:
                 return connection
             connection.close(reason)
 
@@ -197,7 +206,7 @@ class Upstream:
 
     def _connect_failed(self, connection: UpstreamConnection, failure: Failure) -> None:
         if connection in self._connecting:
-            sink, _ = self._connecting[connection]
+            sink, _ = self._connecting.pop(connection)
             connection.close(CloseReason.FAILED)
             sink.not_connected(failure)
 

@@ -26,7 +26,7 @@ LEAVES = (
     ("kernel",),
 )
 DECISIONS = ("failure", "retry", "pool", "balancer")
-CHAIN = ("upstream_connection", "upstream", "exchange", "downstream", "server", "__main__")
+CHAIN = ("upstream_connection", "upstream", "gateway", "exchange", "downstream", "server", "__main__")
 BESIDE = ("access_log",)  # reads the event stream; the server makes it
 
 LEAF_MODULES = tuple(name for room in LEAVES for name in room)

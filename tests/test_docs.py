@@ -20,12 +20,13 @@ from scenarios.idle_close import SCENARIO
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("**/*.md")])
 
-# What CI runs itself, or what only starts something that runs until it is stopped (test_server.py starts it).
+# What CI runs itself, what tests/race runs, and what runs until it is stopped (test_server.py starts and stops it).
 RUN_ELSEWHERE = {
     "make demo",
     "make test",
     "make check",
     "make bench",
+    "kalab run idle-close --upstream uvicorn --keep-alive 5s --arm control --method POST --blocks 1 --trials 1000",
     "kalab demo",
     "kalab proxy --config proxy.toml",
     "python -m proxy --config proxy.toml",
@@ -44,8 +45,9 @@ def commands() -> list[str]:
     return sorted({line for line in lines if line and not line.startswith("#")})
 
 
-SCENARIO_RUNS = [command for command in commands() if command.startswith("kalab run ")]
-OTHERS = [command for command in commands() if command not in RUN_ELSEWHERE and command not in SCENARIO_RUNS]
+RUN_HERE = [command for command in commands() if command not in RUN_ELSEWHERE]
+SCENARIO_RUNS = [command for command in RUN_HERE if command.startswith("kalab run ")]
+OTHERS = [command for command in RUN_HERE if command not in SCENARIO_RUNS]
 
 
 def test_there_are_commands_to_test() -> None:
@@ -74,6 +76,7 @@ def test_scenario_commands_run(command: str, tmp_path: Path) -> None:
     small += [] if "--blocks" in command else ["--blocks", "1"]
     small += [] if "--trials" in command else ["--trials", "8"]
     small += [] if "--arm" in command else ["--arm", "control"]
+    small += [] if "--keep-alive" in command else ["--keep-alive", "1s"]
     done = ended([*python_words(command), *small])
     assert done.returncode in (0, 2), done.stderr
     assert "verdict:" in done.stdout or command.endswith("--json")

@@ -74,20 +74,21 @@ def test_loopback_with_a_stalled_loop_gives_the_same_verdicts(tmp_path: Path) ->
 
 
 def test_loopback_alone_has_next_to_no_race_and_says_so(tmp_path: Path) -> None:
-    words = ("--wire", "loopback", "--arm", "control", "--method", "POST", "--runs", str(tmp_path))
-    ended = kalab("run", "idle-close", "--short", *words)
+    words = ("--wire", "loopback", "--arm", "control", "--method", "POST", "--blocks", "1", "--keep-alive", "1s")
+    ended = kalab("run", "idle-close", *words, "--runs", str(tmp_path))
     assert ended.code == INCONCLUSIVE, ended.stdout
 
 
 @pytest.mark.parametrize("server", [name for name in SERVERS if name != "lab"])
 def test_real_servers_lose_every_crossing(tmp_path: Path, server: str) -> None:
-    ended = run(tmp_path, "--upstream", server, "--method", "POST", "--arm", "order-timeouts", "--arm", "retry-safe")
+    words = ("--method", "POST", "--arm", "order-timeouts", "--arm", "retry-safe", "--blocks", "1", "--trials", "48")
+    ended = run(tmp_path, "--upstream", server, "--keep-alive", "1s", *words)
     assert ended.code == PASS, ended.stderr + ended.stdout
     assert_every_crossing_was_lost(ended, "control.POST")
     assert_every_crossing_was_lost(ended, "retry-safe.POST")
     assert ended.arms()["order-timeouts.POST"]["lost"] == 0
     low, high = ended.result["close_low_ms"], ended.result["close_high_ms"]
-    told = 3000 if server == "node" else 2000  # Node closes a second later than told and than it hints
+    told = 2000 if server == "node" else 1000  # Node closes a second later than told and than it hints
     assert told - 50 <= low <= high <= told + 1500
 
 

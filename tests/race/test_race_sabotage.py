@@ -14,7 +14,8 @@ ARMS = ("--arm", "control", "--arm", "window", "--arm", "order-timeouts", "--met
 
 @pytest.mark.parametrize("name", SABOTAGES)
 def test_sabotage_is_never_a_pass(tmp_path: Path, name: str) -> None:
-    words = ("run", "idle-close", "--short", "--keep-alive", "1s", *ARMS, "--runs", str(tmp_path), "--json")
+    size = ("--blocks", "1", "--trials", "40", "--keep-alive", "1s")
+    words = ("run", "idle-close", *size, *ARMS, "--runs", str(tmp_path), "--json")
     ended = kalab(*words, "--sabotage", name)
     assert ended.code in (FAIL, INCONCLUSIVE), ended.stderr + ended.stdout
     assert ended.result["verdict"] != "pass"

@@ -14,7 +14,7 @@ pytestmark = [pytest.mark.race, pytest.mark.timeout(120)]
 @pytest.fixture(scope="module")
 def stored(tmp_path_factory: pytest.TempPathFactory) -> Path:
     runs = tmp_path_factory.mktemp("runs")
-    words = ("--short", "--keep-alive", "1s", "--arm", "retry-safe", "--runs", str(runs))
+    words = ("--blocks", "1", "--trials", "32", "--keep-alive", "1s", "--arm", "retry-safe", "--runs", str(runs))
     ended = conclusive("run", "idle-close", *words)
     assert ended.code == PASS, ended.stderr + ended.stdout
     return runs / "idle-close" / "latest"

@@ -73,10 +73,13 @@ def test_loopback_with_a_stalled_loop_gives_the_same_verdicts(tmp_path: Path) ->
     }
 
 
-def test_loopback_alone_has_next_to_no_race_and_says_so(tmp_path: Path) -> None:
+def test_loopback_alone_passes_only_on_requests_that_lay_unread(tmp_path: Path) -> None:
+    """Its window is under a millisecond: usually missed, which must read as inconclusive, and sometimes hit by a burst."""
     words = ("--wire", "loopback", "--arm", "control", "--method", "POST", "--blocks", "1", "--keep-alive", "1s")
-    ended = kalab("run", "idle-close", *words, "--runs", str(tmp_path))
-    assert ended.code == INCONCLUSIVE, ended.stdout
+    ended = kalab("run", "idle-close", *words, "--runs", str(tmp_path), "--json")
+    control = ended.arms()["control.POST"]
+    assert control["exposed"] == control["exposures"].get("unread", 0)
+    assert ended.code == (PASS if control["exposed"] >= 10 else INCONCLUSIVE), ended.stdout
 
 
 @pytest.mark.parametrize("server", [name for name in SERVERS if name != "lab"])

@@ -74,7 +74,7 @@ def test_loopback_with_a_stalled_loop_gives_the_same_verdicts(tmp_path: Path) ->
 
 
 def test_loopback_alone_passes_only_on_requests_that_lay_unread(tmp_path: Path) -> None:
-    """Its window is under a millisecond: usually missed, which must read as inconclusive, and sometimes hit by a burst."""
+    """Its window is under a millisecond: often missed, which must read as inconclusive, sometimes hit by a burst."""
     words = ("--wire", "loopback", "--arm", "control", "--method", "POST", "--blocks", "1", "--keep-alive", "1s")
     ended = kalab("run", "idle-close", *words, "--runs", str(tmp_path), "--json")
     control = ended.arms()["control.POST"]

@@ -1,6 +1,6 @@
 """`kalab VERB`: results on stdout, progress on stderr, one clear line for what went wrong.
 
-Exit codes: 0 pass, 1 fail, 2 inconclusive, 3 bad usage or configuration, 4 this machine cannot run it.
+Exit codes: 0 pass, 1 fail, 2 inconclusive, 3 bad usage or configuration, 4 this machine cannot run it, 130 interrupted.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import importlib
 import os
 import pkgutil
 import random
+import signal
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -39,6 +40,7 @@ from upstreams.catalogue import SERVERS
 
 T = TypeVar("T")
 
+INTERRUPTED = 130
 WIRES = ("relay", "netns", "loopback", "auto")
 
 app = typer.Typer(
@@ -172,6 +174,8 @@ def proxy_command(context: typer.Context) -> None:
 
 def main() -> None:
     """The entry point: turns every expected error into one line and its exit code."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _end_as_interrupted)
     try:
         code = app(standalone_mode=False)
     except ClickException as error:
@@ -180,9 +184,19 @@ def main() -> None:
         _fail(str(error), error.exit_code)
     except ConfigError as error:
         _fail(str(error), UsageError.exit_code)
+    except OSError as error:
+        where = f": {error.filename}" if error.filename else ""
+        _fail(f"{error.strerror or error}{where}", CannotRunError.exit_code)
     except KeyboardInterrupt:
-        _fail("interrupted; everything that was started is stopped", 130)
+        code = INTERRUPTED
+    if code == INTERRUPTED:  # typer's way to tell of a KeyboardInterrupt
+        _fail("interrupted; everything that was started is stopped", INTERRUPTED)
     sys.exit(code or 0)
+
+
+def _end_as_interrupted(*_: object) -> None:
+    """A kill, or a terminal that closes, ends a run as Ctrl-C does: everything that was started is stopped."""
+    signal.raise_signal(signal.SIGINT)
 
 
 def _fail(sentence: str, code: int) -> NoReturn:
@@ -193,9 +207,8 @@ def _fail(sentence: str, code: int) -> NoReturn:
 def _run(scenario: Scenario, setup: Setup, runs: Path, *, as_json: bool) -> None:
     if setup.wire == "netns":
         enter_private_network()
-    progress = Progress()
-    folder, result = uvloop.run(run_scenario(scenario, setup, _command_line(), runs, progress.step))
-    progress.done()
+    with Progress() as progress:
+        folder, result = uvloop.run(run_scenario(scenario, setup, _command_line(), runs, progress.step))
     _show(folder, result, as_json=as_json)
     raise typer.Exit(result.verdict.exit_code)
 

@@ -125,14 +125,10 @@ def _resources() -> Iterator[Finding]:
     few = "Expect timers to be late: proxy, upstream, wire and client share one core. Runs on two are steadier."
     yield Finding("cores", True if cores > 1 else None, f"{cores} usable", "" if cores > 1 else few)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    enough = _at_least(soft, NEEDED_FILES)
-    raised = "which is also the hard limit" if soft == hard else f"can be raised to {_limit_text(hard)} without rights"
-    sentence = f"{_limit_text(soft)}, {raised}"
-    can_raise = _at_least(hard, NEEDED_FILES)
-    raising = (
-        f"ulimit -n {NEEDED_FILES}" if can_raise else f"Let an administrator raise the hard limit to {NEEDED_FILES}."
-    )
-    yield Finding("open files", enough, sentence, "" if enough else raising)
+    enough = _at_least(hard, NEEDED_FILES)
+    raised = "" if soft == hard else f", raised to {_limit_text(hard)} by the lab"
+    remedy = "" if enough else f"Let an administrator raise the hard limit to {NEEDED_FILES}."
+    yield Finding("open files", enough, f"{_limit_text(soft)}{raised}", remedy)
 
 
 def _at_least(limit: int, needed: int) -> bool:

@@ -11,9 +11,10 @@ from collections.abc import Sequence
 from lab.checkers import LaneFinding
 from lab.model import Aim, Exposure
 from lab.result import Ladder, Step
+from lab.witness.evidence import Evidence
 from lab.witness.flows import Flow, Segment
 from lab.witness.logs import Line
-from lab.witness.trials import Evidence, Trial
+from lab.witness.trials import Trial
 
 NAMES = {"S": "SYN", "D": "data", "F": "FIN", "R": "RST"}
 

@@ -9,15 +9,17 @@ from collections import Counter
 from collections.abc import Sequence
 from statistics import median
 
-from lab.checkers import LaneFinding, check_run, credit, judge_lane
+from lab.checkers import LaneFinding, credit, judge_lane
 from lab.curves import curves
 from lab.example import ladder
 from lab.model import Aim, Exposure, Scenario, Verdict
-from lab.plan import Plan
+from lab.plan import EDGE_MS, Plan
 from lab.result import ArmResult, Check, RunResult
+from lab.soundness import check_run
 from lab.stats import interval
+from lab.witness.evidence import Evidence
 from lab.witness.flows import idle_ms_at_close
-from lab.witness.trials import Evidence, Trial
+from lab.witness.trials import Trial
 from lab.wording import share_text
 
 REAL = ("the proxy and the upstream server, as processes of their own", "the kernel's TCP on both sides")
@@ -52,8 +54,9 @@ def conclude(
     setup = plan.setup
     controls = {arm.name: arm.control for arm in scenario.arms if arm.control}
     findings = credit([judge_lane(plan, lane, trials) for lane in plan.lanes], controls)
-    closes = plan.calibration.close_ms if plan.calibration.measured else _closes_seen(evidence, trials)
-    checks = [_upstream_closes(plan, closes), *(check_run(plan, evidence, trials, findings) if findings else ())]
+    seen = _closes_seen(evidence, trials)
+    closes = plan.calibration.close_ms if plan.calibration.measured else seen
+    checks = [_upstream_closes(plan, closes, seen), *(check_run(plan, evidence, trials, findings) if findings else ())]
     sound = all(check.verdict is Verdict.PASS for check in checks)
     # A run that was no experiment proves nothing against a fix either.
     verdict = Verdict.worst(finding.verdict for finding in findings) if sound else Verdict.INCONCLUSIVE
@@ -73,7 +76,7 @@ def conclude(
         close_low_ms=min(closes, default=0.0),
         close_high_ms=max(closes, default=0.0),
         verdict=verdict,
-        story=_story(plan, findings, closes),
+        story=_story(plan, findings, closes, sound=sound),
         checks=tuple(checks),
         arms=tuple(_arm(scenario, finding, evidence) for finding in findings),
         not_judged=plan.not_judged,
@@ -93,8 +96,8 @@ def _closes_seen(evidence: Evidence, trials: Sequence[Trial]) -> list[float]:
     return sorted(age for age in ages if age is not None)
 
 
-def _upstream_closes(plan: Plan, closes: Sequence[float]) -> Check:
-    """Without an idle close there is no race to hit."""
+def _upstream_closes(plan: Plan, closes: Sequence[float], seen: Sequence[float]) -> Check:
+    """Without an idle close there is no race to hit; and what aims by time must have aimed at the real close."""
     name, told_ms = "upstream closes", plan.setup.keep_alive_s * 1000
     remedy = "Check how its idle timeout is set; `kalab run --upstream lab` is known to close."
     if not closes:
@@ -103,7 +106,15 @@ def _upstream_closes(plan: Plan, closes: Sequence[float]) -> Check:
     measured = f"{min(closes):.1f}–{max(closes):.1f} ms"
     if min(closes) < told_ms * 0.9:
         return Check(name, Verdict.INCONCLUSIVE, f"Told {told_ms:.0f} ms, it closed after {measured}.", remedy)
+    moved_ms = abs(median(seen) - plan.calibration.middle) if seen and _aimed_by_time(plan) else 0.0
+    if moved_ms > max(EDGE_MS, plan.setup.rtt_ms / 4):
+        sentence = f"Measured before the run it closed after {measured}; in the run, after {median(seen):.1f} ms."
+        return Check(name, Verdict.INCONCLUSIVE, sentence, "Run again on a quieter machine.")
     return Check(name, Verdict.PASS, f"Told {told_ms:.0f} ms, it closes idle connections after {measured}.")
+
+
+def _aimed_by_time(plan: Plan) -> bool:
+    return any(lane.aim is Aim.GAPS for lane in plan.lanes)
 
 
 def _arm(scenario: Scenario, finding: LaneFinding, evidence: Evidence) -> ArmResult:
@@ -143,34 +154,39 @@ def _classes(exposed: Sequence[Trial]) -> str:
 
 def _cost(finding: LaneFinding, evidence: Evidence) -> tuple[float | None, float | None]:
     """Median latency and connects per request of undisturbed requests; the first one, which must connect, left out."""
-    lane = finding.lane
-    lines = [e for e in evidence.of("client.steady") if (e["arm"], e["method"]) == (lane.arm, lane.method)][1:]
+    lines = evidence.undisturbed(finding.lane.arm, finding.lane.method)
     if not lines:
         return None, None
-    sent = [e for line in lines for e in evidence.proxy.get(line["req_id"], []) if e["kind"] == "exchange.sent"]
     latency = median((line["done_ns"] - line["sent_ns"]) / 1e6 for line in lines)
-    return latency, sum(not e["reused"] for e in sent) / len(lines) if sent else None
+    reused = [evidence.reused(line["req_id"]) for line in lines]
+    return latency, None if None in reused else reused.count(False) / len(reused)
 
 
-def _story(plan: Plan, findings: Sequence[LaneFinding], closes: Sequence[float]) -> tuple[str, ...]:
+def _story(plan: Plan, findings: Sequence[LaneFinding], closes: Sequence[float], *, sound: bool) -> tuple[str, ...]:
     """For a tired engineer: what was reused, how old, what crossed, what the client got, how many of how many."""
-    plain = [f for f in findings if not f.lane.changes and f.lane.aim in (Aim.HELD_FIN, Aim.GAPS) and f.lost]
+    plain = [f for f in findings if not f.lane.changes and f.lane.aim in (Aim.HELD_FIN, Aim.GAPS) and _raced(f)]
     if not plain:
-        return ("No request was lost, so this run shows nothing about the race.",)
+        return ("No request was lost to the race, so this run shows nothing about it.",)
     finding = min(plain, key=lambda f: (f.lane.aim is not Aim.HELD_FIN, f.lane.method != "POST"))
-    example = next(t for t in finding.exposed if t.lost)
+    example = _raced(finding)[0]
     idle_s = (example.idle_ms or example.gap_ms) / 1000
     lines = [
         f"The proxy sent a {example.method} on a connection that had been used before, then idle for {idle_s:.3f} s.",
-        _what_met(plan, str(example.exposure), closes),
+        _what_met(plan, example.exposure, closes),
         f"The upstream never executed it. The client got {example.label}; the upstream has nothing to log.",
         f"This happened to {share_text(finding.lost, len(finding.exposed), *_bounds(finding))} such {example.method}s.",
     ]
-    mended = [f for f in findings if f.lane.prevents and f.verdict is Verdict.PASS]
+    mended = [f for f in findings if sound and f.lane.prevents and f.verdict is Verdict.PASS]
     if mended:
         names = ", ".join(dict.fromkeys(f.lane.arm for f in mended))
         lines.append(f"What keeps requests off the dying connection, and so ends it: {names}.")
     return tuple(lines)
+
+
+def _raced(finding: LaneFinding) -> list[Trial]:
+    """What was lost to the upstream's close and to nothing else."""
+    raced = (Exposure.CROSSED, Exposure.UNREAD)
+    return [t for t in finding.exposed if t.lost and not t.executions and t.exposure in raced]
 
 
 def _span(closes: Sequence[float]) -> str:
@@ -183,9 +199,9 @@ def _bounds(finding: LaneFinding) -> tuple[float, float]:
     return bounds.low, bounds.high
 
 
-def _what_met(plan: Plan, exposure: str, closes: Sequence[float]) -> str:
+def _what_met(plan: Plan, exposure: Exposure, closes: Sequence[float]) -> str:
     close = f"The upstream ({plan.setup.upstream}) closes idle connections after {_span(closes)}"
-    if exposure == "crossed":
+    if exposure is Exposure.CROSSED:
         half = plan.setup.rtt_ms / 2
         return f"{close}: its FIN was on the way, {half:g} ms each way, when the request set out, and they crossed."
     return f"{close}: the request lay unread in its kernel at that moment, and the kernel answered with a reset."

@@ -92,7 +92,8 @@ def privilege() -> str:
     """The user id, and the capabilities that matter for namespaces and capture."""
     user = "root" if os.geteuid() == 0 else f"user id {os.geteuid()}"
     held = [name for name in ("CAP_NET_ADMIN", "CAP_NET_RAW", "CAP_SYS_ADMIN") if has_capability(name)]
-    return f"{user}, {', '.join(held) or 'no network capabilities'}"
+    where = " in a user namespace of its own" if held and os.geteuid() != 0 else ""
+    return f"{user}, {', '.join(held) or 'no network capabilities'}{where}"
 
 
 CAPABILITIES = {"CAP_NET_ADMIN": 12, "CAP_NET_RAW": 13, "CAP_SYS_ADMIN": 21}

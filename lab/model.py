@@ -115,8 +115,9 @@ class Arm:
 
     `change` overrides the scenario's base; a value may be `Below`. `control` names the arm that must break in the same
     run before this one is credited. `prevents` says that the fix keeps requests off the dying connection: nothing is
-    exposed then, and what counts is trials aimed where the control is lost. `needs` names abilities of the upstream or
-    the wire without which the arm is not judged.
+    exposed then, and what counts is trials aimed where the control is lost. `reuses` says that connections are reused
+    all the same, which the run makes sure of: a proxy that never reuses loses nothing. `needs` names
+    abilities of the upstream or the wire without which the arm is not judged.
     """
 
     name: str
@@ -127,6 +128,7 @@ class Arm:
     change: Mapping[str, str | Below] = field(default_factory=dict)
     control: str | None = None
     prevents: bool = False
+    reuses: bool = True
     needs: tuple[str, ...] = ()
 
     @property

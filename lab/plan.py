@@ -9,13 +9,18 @@ from __future__ import annotations
 
 import msgspec
 
-from lab.model import Aim, Arm, Below, Expect, Scenario, Size
+from lab.model import Aim, Arm, Below, Expect, Scenario
 from lab.result import Change, NotJudged
+from proxy.config import ProxyConfig
+from upstreams.catalogue import SERVERS
 
 RTT_KEY = "wire.rtt_ms"
 
 # The window's edges are blurred by timers and scheduling; what falls this close to an edge is counted on neither side.
 EDGE_MS = 5.0
+
+# Hints are whole seconds, and the proxy stops this much earlier than one says.
+HINT_MARGIN_S = ProxyConfig().pool.hint_margin
 
 
 class Calibration(msgspec.Struct, frozen=True):
@@ -53,6 +58,7 @@ class LanePlan(msgspec.Struct, frozen=True):
     aim: Aim
     expect: Expect
     prevents: bool
+    reuses: bool
     rtt_ms: float
     window_ms: float
     proxy: dict[str, str]
@@ -80,10 +86,6 @@ class Setup(msgspec.Struct, frozen=True):
     seed: int
     sabotage: str = ""
 
-    @property
-    def size(self) -> Size:
-        return Size(self.blocks, self.trials, self.min_exposed)
-
 
 class Plan(msgspec.Struct, frozen=True):
     """The whole run, expectations included."""
@@ -105,7 +107,7 @@ def aims_by_time(scenario: Scenario, setup: Setup) -> bool:
     )
 
 
-def abilities(setup: Setup, calibration: Calibration, *, sends_hint: bool) -> dict[str, str]:
+def abilities(setup: Setup, calibration: Calibration) -> dict[str, str]:
     """What this wire and upstream can not do: ability -> why not. An empty reason means that it can."""
     nothing = "a plain loopback has nothing in between that could hold or delay packets"
     no_wire = nothing if setup.wire == "loopback" else ""
@@ -114,9 +116,18 @@ def abilities(setup: Setup, calibration: Calibration, *, sends_hint: bool) -> di
     return {
         "gate": no_wire,
         "delay": no_wire,
-        "hint": "" if sends_hint else f"{setup.upstream} sends no Keep-Alive: timeout field",
+        "hint": _no_hint(setup),
         "steady close": "" if spread <= window_ms(setup, setup.rtt_ms) / 2 else unsteady,
     }
+
+
+def _no_hint(setup: Setup) -> str:
+    # The lab's own upstream is told to send it, by the scenario.
+    if setup.upstream != "lab" and not SERVERS[setup.upstream].sends_hint:
+        return f"{setup.upstream} sends no Keep-Alive: timeout field"
+    if int(setup.keep_alive_s) <= HINT_MARGIN_S:
+        return f"of a hint of {int(setup.keep_alive_s)} s nothing is left after the proxy's safety second"
+    return ""
 
 
 def window_ms(setup: Setup, rtt_ms: float) -> float:
@@ -125,9 +136,12 @@ def window_ms(setup: Setup, rtt_ms: float) -> float:
 
 
 def lay_out(
-    scenario: Scenario, setup: Setup, calibration: Calibration, missing: dict[str, str]
+    scenario: Scenario, setup: Setup, calibration: Calibration
 ) -> tuple[tuple[LanePlan, ...], tuple[NotJudged, ...]]:
-    """The lanes of a run, and the arms that it cannot show."""
+    """The lanes of a run, and the arms that it cannot show. Of an upstream that never closed nothing can be shown."""
+    if not calibration.close_ms:
+        return (), ()
+    missing = abilities(setup, calibration)
     lanes: list[LanePlan] = []
     not_judged: list[NotJudged] = []
     for arm in scenario.arms:
@@ -152,6 +166,7 @@ def _lane(
         aim=_aim(arm.aim, missing),
         expect=arm.expected(method, setup.wire),
         prevents=arm.prevents,
+        reuses=arm.reuses,
         rtt_ms=rtt_ms,
         # A fix is tried where its control is lost, also when its own round trip, and so its own window, is smaller.
         window_ms=window_ms(setup, max(rtt_ms, setup.rtt_ms) if arm.prevents else rtt_ms),

@@ -126,11 +126,6 @@ class Children:
             if child.process.poll() is not None:
                 raise child.died()
 
-    def cpu_s(self, child: Child) -> float:
-        """User and system time of a running child so far, seconds."""
-        fields = Path(f"/proc/{child.process.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
     async def stop(self) -> None:
         """Asks all to end, waits, and kills what does not. Idempotent."""
         children, self._children = self._children, []

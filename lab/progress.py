@@ -45,10 +45,6 @@ class Progress:
         else:
             self._write(f"{text}\n")
 
-    def block(self, i: int, n: int) -> None:
-        """The run is in block `i` of `n`, counted from 1."""
-        self.step(f"block {i} of {n}")
-
     def done(self) -> None:
         """Leaves a terminal's line empty for what comes next. Idempotent."""
         if self._rewrites and self._last:

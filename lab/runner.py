@@ -9,7 +9,7 @@ Rules of this file:
 
 - The arms of a block run interleaved, in an order drawn from the seed; blocks follow each other.
 - Whatever was started is stopped, whatever happens.
-- The runner never judges: `lab.checkers` does, from what is stored.
+- The runner never judges: `lab.checkers` and `lab.soundness` do, from what is stored.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import asyncio
 import gc
 import random
 import resource
+import signal
 import sys
 import time
 from collections.abc import Callable
@@ -29,17 +30,19 @@ from lab import sabotage
 from lab.aim import run_round
 from lab.calibration import LAB_SPREAD_S, SPREAD_S, calibrate
 from lab.doctor import environment
+from lab.errors import CannotRunError
 from lab.findings import conclude
 from lab.lane import Lane
 from lab.model import Aim, Scenario
-from lab.plan import Calibration, LanePlan, Plan, Setup, abilities, aims_by_time, lay_out
+from lab.plan import Calibration, LanePlan, Plan, Setup, aims_by_time, lay_out
 from lab.processes import Child, Children
 from lab.report import page
 from lab.result import RunResult
-from lab.store import create, listing, seal, write_plan, write_result, write_trials
+from lab.store import create, is_full, listing, seal, write_plan, write_result, write_trials
 from lab.upstreams import Upstreams
 from lab.wire import Wire, WireStats, open_wire
-from lab.witness.trials import join, load
+from lab.witness.evidence import load
+from lab.witness.trials import join
 from proxy.config import ProxyConfig, override, to_toml
 from proxy.events import EventLog, Kind
 
@@ -59,10 +62,15 @@ async def run(scenario: Scenario, setup: Setup, command: str, runs: Path, say: S
     folder = create(runs, scenario.name)
     started = datetime.now(UTC).isoformat(timespec="seconds")
     begin = time.monotonic()
-    plan = await _gather_evidence(scenario, setup, command, started, folder, say)
+    try:
+        plan = await _gather_evidence(scenario, setup, command, started, folder, say)
+    except CannotRunError:
+        if is_full(folder):  # whoever ended because of it could not write down why
+            raise CannotRunError(f"no space left in {runs}; choose another folder with --runs") from None
+        raise
     say("joining the witnesses")
     sabotage.spoil(setup.sabotage, folder)
-    evidence = load(folder)
+    evidence = load(folder, plan)
     trials = join(evidence)
     write_trials(folder, trials)
     duration_s = time.monotonic() - begin
@@ -76,27 +84,40 @@ async def run(scenario: Scenario, setup: Setup, command: str, runs: Path, say: S
 async def _gather_evidence(
     scenario: Scenario, setup: Setup, command: str, started: str, folder: Path, say: Say
 ) -> Plan:
-    """Steps 1 to 6."""
-    wire = open_wire(setup.wire, folder)
+    """Steps 1 to 6; of them the last, also when it is not reached: what the others started is in `stack`."""
+    on_interrupt = signal.getsignal(signal.SIGINT)
     async with AsyncExitStack() as stack:
-        log = EventLog(folder / "client.jsonl", "client")
-        stack.callback(log.close)
-        say(f"building the {setup.wire} wire")
-        await wire.start()
-        stack.push_async_callback(_stop_wire, wire, log)
-        children = await stack.enter_async_context(Children(folder / "logs"))
-        upstreams = Upstreams(scenario, setup, wire, children, folder)
-        await upstreams.start()
-        if aims_by_time(scenario, setup):
-            say(f"measuring when {setup.upstream} closes an idle connection (told: {setup.keep_alive_s:g} s)")
-            calibration = await _calibrate(setup, wire, upstreams)
-        else:
-            calibration = Calibration((setup.keep_alive_s * 1000,), (), measured=False)
-        plan = _plan(scenario, setup, command, started, calibration, sends_hint=upstreams.sends_hint)
-        write_plan(folder, plan)
-        say(f"starting {len(plan.lanes)} proxies, one for each arm and method")
-        lanes = await _open_lanes(plan, wire, upstreams, children, folder, log)
-        await _run_blocks(plan, lanes, children, log, say)
+        try:
+            plan = await _carry_out(scenario, setup, command, started, folder, say, stack)
+        finally:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C must not cut the stopping short
+    signal.signal(signal.SIGINT, on_interrupt)  # not after a failure: there is nothing left to interrupt
+    return plan
+
+
+async def _carry_out(
+    scenario: Scenario, setup: Setup, command: str, started: str, folder: Path, say: Say, stack: AsyncExitStack
+) -> Plan:
+    """Steps 1 to 5."""
+    wire = open_wire(setup.wire, folder)
+    log = EventLog(folder / "client.jsonl", "client")
+    stack.callback(log.close)
+    say(f"building the {setup.wire} wire")
+    await wire.start()
+    stack.push_async_callback(_stop_wire, wire, log)
+    children = await stack.enter_async_context(Children(folder / "logs"))
+    upstreams = Upstreams(scenario, setup, wire, children, folder)
+    await upstreams.start()
+    if aims_by_time(scenario, setup):
+        say(f"measuring when {setup.upstream} closes an idle connection (told: {setup.keep_alive_s:g} s)")
+        calibration = await _calibrate(setup, wire, upstreams)
+    else:
+        calibration = Calibration((setup.keep_alive_s * 1000,), (), measured=False)
+    plan = Plan(setup, command, started, calibration, *lay_out(scenario, setup, calibration), environment())
+    write_plan(folder, plan)
+    say(f"starting {len(plan.lanes)} proxies, one for each arm and method")
+    lanes = await _open_lanes(plan, wire, upstreams, children, folder, log)
+    await _run_blocks(plan, lanes, children, log, say)
     return plan
 
 
@@ -117,16 +138,6 @@ async def _calibrate(setup: Setup, wire: Wire, upstreams: Upstreams) -> Calibrat
     return await calibrate(address, setup.keep_alive_s, spread_s=spread_s)
 
 
-def _plan(
-    scenario: Scenario, setup: Setup, command: str, started: str, calibration: Calibration, *, sends_hint: bool
-) -> Plan:
-    if not calibration.close_ms:
-        return Plan(setup, command, started, calibration, (), (), environment())
-    missing = abilities(setup, calibration, sends_hint=sends_hint)
-    lanes, not_judged = lay_out(scenario, setup, calibration, missing)
-    return Plan(setup, command, started, calibration, lanes, not_judged, environment())
-
-
 async def _open_lanes(
     plan: Plan, wire: Wire, upstreams: Upstreams, children: Children, folder: Path, log: EventLog
 ) -> list[Lane]:
@@ -140,18 +151,22 @@ async def _open_lanes(
     for lane in plan.lanes:
         port = await upstreams.port_for(lane.name, crash=lane.aim is Aim.CRASH)
         dial = await wire.link(lane.name, port, delay_s=lane.rtt_ms / 2000, gate=False)
-        proxies.append((lane, _start_proxy(lane, dial, children, folder)))
-    return list(await asyncio.gather(*(open_lane(lane, proxy) for lane, proxy in proxies)))
+        proxies.append(_start_proxy(plan, lane, dial, children, folder))
+    proxies = sabotage.swapped(plan.setup.sabotage, proxies)
+    return list(await asyncio.gather(*map(open_lane, plan.lanes, proxies)))
 
 
-def _start_proxy(lane: LanePlan, dial: tuple[str, int], children: Children, folder: Path) -> Child:
+def _start_proxy(plan: Plan, lane: LanePlan, dial: tuple[str, int], children: Children, folder: Path) -> Child:
+    instead = sabotage.instead_of_proxy(plan.setup.sabotage, lane)
+    if instead:
+        return children.start(f"proxy-{lane.name}", [sys.executable, "-m", *instead])
     own = {
         "listen": "127.0.0.1:0",
         "upstreams": f"{dial[0]}:{dial[1]}",
         "log.access": "off",
         "log.events": str(folder / f"proxy-{lane.name}.jsonl"),
     }
-    config = override(ProxyConfig(), {**lane.proxy, **own})
+    config = override(ProxyConfig(), {**lane.proxy, **sabotage.proxy_changes(plan.setup.sabotage, lane), **own})
     path = folder / "logs" / f"proxy-{lane.name}.toml"
     path.write_text(to_toml(config))
     return children.start(f"proxy-{lane.name}", [sys.executable, "-m", "proxy", "--config", str(path)])
@@ -168,7 +183,11 @@ async def _run_blocks(plan: Plan, lanes: list[Lane], children: Children, log: Ev
         for block in range(plan.setup.blocks if lanes else 0):
             say(f"block {block + 1} of {plan.setup.blocks}: {len(lanes)} arms, {plan.setup.trials} aimed requests each")
             order.shuffle(lanes)
-            await asyncio.gather(*(_round(lane, block, i * STAGGER_S) for i, lane in enumerate(lanes)))
+            try:
+                await asyncio.gather(*(_round(lane, block, i * STAGGER_S) for i, lane in enumerate(lanes)))
+            except OSError as error:
+                children.raise_if_any_died()
+                raise CannotRunError(f"a proxy took no connection: {error.strerror}") from error
             children.raise_if_any_died()
             gc.collect()
     finally:

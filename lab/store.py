@@ -7,8 +7,8 @@
         *.pcap           the packets, at both ends of the wire
         trials.jsonl     the witnesses joined, one line per aimed request
         verdict.json     what follows from them                report.html       the same, to read
+        logs/            the configuration of each proxy, and what the processes printed
         manifest.json    SHA-256 of each of the files above
-        logs/            what the processes printed
 
 `runs/idle-close/latest` points to the newest.
 """
@@ -16,6 +16,7 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -31,8 +32,8 @@ from lab.witness.trials import Trial
 T = TypeVar("T")
 
 FORMAT = 1
-HASHED = ("*.json", "*.jsonl", "*.pcap")
-UNHASHED = ("manifest.json",)
+LITTLE_SPACE = 65_536
+MANIFEST = "manifest.json"
 
 
 class Manifest(msgspec.Struct, frozen=True):
@@ -66,6 +67,11 @@ def _fresh(parent: Path, stamp: str) -> Path:
             continue
         return folder
     raise OSError(0, f"too many runs named {stamp}")
+
+
+def is_full(folder: Path) -> bool:
+    """Whether next to nothing more can be written there."""
+    return shutil.disk_usage(folder).free < LITTLE_SPACE
 
 
 def write_plan(folder: Path, plan: Plan) -> None:
@@ -103,12 +109,12 @@ def listing(folder: Path) -> list[str]:
 
 def seal(folder: Path) -> None:
     """Writes the manifest. Done last."""
-    (folder / "manifest.json").write_bytes(_pretty(Manifest(FORMAT, _hashes(folder))))
+    (folder / MANIFEST).write_bytes(_pretty(Manifest(FORMAT, _hashes(folder))))
 
 
 def tampered(folder: Path) -> list[str]:
     """Which sealed files were changed, removed or added since, one sentence each."""
-    manifest = _read(folder / "manifest.json", Manifest)
+    manifest = _read(folder / MANIFEST, Manifest)
     now = _hashes(folder)
     changed = [name for name, digest in manifest.sha256.items() if name in now and now[name] != digest]
     gone = [name for name in manifest.sha256 if name not in now]
@@ -121,8 +127,8 @@ def tampered(folder: Path) -> list[str]:
 
 
 def _hashes(folder: Path) -> dict[str, str]:
-    paths = sorted(path for pattern in HASHED for path in folder.glob(pattern) if path.name not in UNHASHED)
-    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
+    paths = sorted(path for path in folder.rglob("*") if path.is_file() and path != folder / MANIFEST)
+    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
 
 
 def _read(path: Path, type_: type[T]) -> T:

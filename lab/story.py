@@ -58,24 +58,24 @@ class _Teller:
         self._print(self._text(text, style))
 
     def table(self, arms: Sequence[ArmResult]) -> None:
-        """Every arm and method: what was lost, what was executed twice, whether that was expected."""
+        """Every arm, by the name that `--arm` takes, and method: what was lost, executed twice, and so what it did."""
         table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="bold")
-        table.add_column("what was tried", ratio=1)
-        table.add_column("method")
+        table.add_column("what was tried", no_wrap=True)
+        table.add_column("method", no_wrap=True)
         table.add_column("lost, of exposed", no_wrap=True)
         table.add_column("executed\ntwice", justify="right")
-        table.add_column("as expected?\nwhat it did", width=28)
+        table.add_column("what it did", ratio=1)
         harmful = harmful_changes(arms)
         before = ""
         for arm in arms:
             found = effect(arm, harmful)
             style = TONES[found.tone] if arm.verdict is Verdict.PASS else STYLES[arm.verdict]
             table.add_row(
-                self._text("" if arm.arm == before else arm.title),
+                self._text("" if arm.arm == before else arm.arm),
                 self._text(arm.method),
                 self._text(share_text(arm.lost, arm.exposed, arm.lost_low, arm.lost_high)),
                 self._text(str(arm.executed_twice or "none"), "magenta" if arm.executed_twice else ""),
-                self._text(f"{arm.verdict.value}: {found.words}", style),
+                self._text(found.words if arm.verdict is Verdict.PASS else f"{arm.verdict}: {found.words}", style),
             )
             before = arm.arm
         table.width = min(self._console.width, COLUMNS) if self._console.is_terminal else COLUMNS
@@ -85,7 +85,7 @@ class _Teller:
         """Predicted and measured loss, gap by gap."""
         table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="bold")
         table.add_column("idle gap, ms\nfrom the close", justify="right")
-        table.add_column("predicted\nlost", justify="right")
+        table.add_column("predicted,\nnothing done", justify="right")
         table.add_column(f"measured lost\n{curve.title.lower()}", no_wrap=True)
         for point in curve.points:
             table.add_row(
@@ -103,7 +103,7 @@ class _Teller:
         for arm in missed:
             control = control_of(arm, arms)
             broke = "" if control is None or control.lost else f" Its control, {control.title!r}, lost nothing."
-            self._marked(arm.verdict, f"{arm.title}, {arm.method}: {arm.sentence}{broke}")
+            self._marked(arm.verdict, f"{arm.arm}, {arm.method}: {arm.sentence}{broke}")
 
     def checks_that_did_not_pass(self, checks: Sequence[Check]) -> None:
         missed = [check for check in checks if check.verdict is not Verdict.PASS]
@@ -120,7 +120,7 @@ class _Teller:
             self.blank()
             self.line("Not judged:")
         for arm in arms:
-            self.line(f"  {arm.title}: {arm.because}")
+            self.line(f"  {arm.arm}: {arm.because}")
 
     def verdict(self, result: RunResult) -> None:
         word = self._text(f"verdict: {result.verdict.value}", STYLES[result.verdict])

@@ -10,6 +10,7 @@ from lab.errors import CannotRunError, UsageError
 from lab.model import Scenario
 from lab.plan import Setup
 from lab.processes import Child, Children
+from lab.sabotage import keep_alive_of_lanes
 from lab.wire import Wire
 from upstreams.catalogue import SERVERS
 
@@ -35,10 +36,6 @@ class Upstreams:
         self._started: dict[str, int] = {}
         self._server = SERVERS[setup.upstream]
 
-    @property
-    def sends_hint(self) -> bool:
-        return self._setup.upstream == "lab" or self._server.sends_hint
-
     async def start(self) -> None:
         """Starts what calibration will need."""
         await self.port_for("calibration")
@@ -54,7 +51,7 @@ class Upstreams:
     def _process_of(self, lane: str, crash: bool) -> str:
         if self._setup.stall_ms:
             return lane
-        if self._setup.sabotage == "fin-past-the-run" and lane != "calibration":
+        if lane != "calibration" and keep_alive_of_lanes(self._setup.sabotage, self._setup.keep_alive_s):
             return "sabotaged"
         return "crashing" if crash else "shared"
 
@@ -68,8 +65,10 @@ class Upstreams:
         }
         if setup.stall_ms:
             options["stall"] = f"{setup.stall_ms:g}ms"
-        if setup.sabotage == "upstream-ignores-timeout" or name == "sabotaged":
+        if setup.sabotage == "upstream-ignores-timeout":
             options["keep-alive"] = "off"
+        if name == "sabotaged":
+            options["keep-alive"] = keep_alive_of_lanes(setup.sabotage, setup.keep_alive_s)
         listen = ["--listen", f"{self._wire.bind_host}:0"]
         flags = [word for key, value in options.items() for word in (f"--{key}", value)]
         argv = [sys.executable, "-m", "upstreams.lab", *listen, *flags]

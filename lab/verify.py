@@ -8,8 +8,10 @@ from pathlib import Path
 from lab.errors import UsageError
 from lab.findings import conclude
 from lab.model import Scenario, Verdict
+from lab.plan import lay_out
 from lab.store import read_plan, read_result, read_trials, tampered
-from lab.witness.trials import join, load
+from lab.witness.evidence import load
+from lab.witness.trials import join
 
 
 def verify(folder: Path, scenarios: Mapping[str, Scenario]) -> tuple[Verdict, list[str]]:
@@ -21,9 +23,14 @@ def verify(folder: Path, scenarios: Mapping[str, Scenario]) -> tuple[Verdict, li
     if scenario is None:
         raise UsageError(f"{folder} is a run of {plan.setup.scenario!r}, a scenario that is not known here")
     findings = tampered(folder)
-    evidence = load(folder)
-    trials = join(evidence)
-    result = conclude(scenario, plan, evidence, trials, duration_s=stored.duration_s, files=stored.files)
+    if (plan.lanes, plan.not_judged) != lay_out(scenario, plan.setup, plan.calibration):
+        findings.append("plan.json does not follow from the scenario and the measured close")
+    try:
+        evidence = load(folder, plan)
+        trials = join(evidence)
+        result = conclude(scenario, plan, evidence, trials, duration_s=stored.duration_s, files=stored.files)
+    except Exception as error:  # lines that are JSON, but not what a witness writes
+        return Verdict.FAIL, [*findings, f"the evidence cannot be joined again: {error!r}"]
     if trials != read_trials(folder):
         findings.append("trials.jsonl does not follow from what the witnesses wrote")
     if result != stored:

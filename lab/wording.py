@@ -90,7 +90,7 @@ def cost_parts(arm: ArmResult, control: ArmResult | None) -> list[str]:
 
 _EXPECTED_EFFECT = {
     Expect.LOST: Effect("bad", "does not help"),
-    Expect.BOX: Effect("bad", "loses inside the window"),
+    Expect.BOX: Effect("bad", "loses what meets the close"),
     Expect.MENDED: Effect("good", "mends it"),
     Expect.EXECUTED_TWICE: Effect("harm", "executes twice"),
     Expect.EXECUTED_ONCE: Effect("plain", "lost, but executed once only"),
@@ -98,7 +98,7 @@ _EXPECTED_EFFECT = {
 
 _CONTROL_EFFECT = {
     Expect.LOST: Effect("plain", "breaks, as it must"),
-    Expect.BOX: Effect("plain", "breaks inside the window only"),
+    Expect.BOX: Effect("plain", "breaks where it meets the close only"),
 }
 
 

@@ -13,6 +13,8 @@ Rules of this file:
 from __future__ import annotations
 
 import asyncio
+import socket
+import struct
 from enum import IntEnum, auto
 from typing import Any, Final, Protocol
 
@@ -22,24 +24,20 @@ from proxy.exchange import Exchange
 from proxy.failure import Failure
 from proxy.framing import BadBody, BodyReader, ChunkedBody, LengthBody, Payload
 from proxy.gateway import Gateway
-from proxy.http1 import CRLF, HEAD_END, BadHead, HeadLimits, PartialHead
+from proxy.http1 import BadHead, HeadLimits
+from proxy.kernel import unacked_bytes
 from proxy.pages import CONTINUE, error_page
-from proxy.request_head import (
-    Request,
-    RequestFields,
-    parse_request_fields,
-    parse_request_line,
-    resolve_target,
-    with_host,
-)
+from proxy.request_head import Request
+from proxy.request_reader import RequestReader
 
 HIGH_WATER: Final = 256 * 1024  # bytes waiting to be written before the upstream is paused
-_CR: Final = CRLF[0]
-_SLASH: Final = b"/"[0]
 
 LINGER_S: Final = 2.0  # how long input is thrown away before the connection is closed
 FIRST_REQUEST_S: Final = 1.0  # how long a draining proxy waits for the first request of a client that has just come
 LINGER_BYTES: Final = 4 * 1024 * 1024  # and how much of it
+
+
+LINGER_0: Final = struct.pack("ii", 1, 0)  # for SO_LINGER: the close sends RST
 
 
 class State(IntEnum):
@@ -88,11 +86,10 @@ class DownstreamConnection(asyncio.Protocol):
         self._loop = loop
         self._listener = listener
         self._timeouts = gateway.config.timeouts
-        limits = gateway.config.limits
-        self._limits = HeadLimits(limits.line_bytes, limits.head_bytes, limits.fields)
-        self._body_limit = limits.body_bytes
+        self._body_limit = gateway.config.limits.body_bytes
         self._state = IDLE
         self._transport: Any = None
+        self._reader: RequestReader
         self.deadline = Deadline(loop, self._expired)
         self.name = ""
         self.ip = ""
@@ -103,15 +100,11 @@ class DownstreamConnection(asyncio.Protocol):
         self._held = False  # reading, by the exchange
         # Of the request at hand.
         self._exchange: Exchange | None = None
-        self._partial: PartialHead | None = None
         self._body: BodyReader | None = None  # until the body is complete
         self._body_bytes = 0
         self._behind = b""  # what came behind the request: the next one, pipelined
+        self._lingers_until = 0.0  # at most, while an answer is on its way; in the loop's time
         self._thrown_away = 0
-        # The last field lines, and what they meant: a client says much the same every time.
-        self._known_block = b""
-        self._known_http10 = False
-        self._known: RequestFields | None = None
 
     def __repr__(self) -> str:
         return f"<DownstreamConnection {self._state.name} {self.name or '-'}, {self.requests} requests>"
@@ -129,15 +122,15 @@ class DownstreamConnection(asyncio.Protocol):
         if state is CLOSED and self._gateway.emit is not None:
             self._gateway.emit(events.DOWNSTREAM_CLOSED, self.name, 0, self._close_reason, self.requests)
 
-    def close(self, reason: str) -> None:
-        """Closes it, after what has been written is out. Idempotent."""
+    def close(self, reason: str, cause: Failure = Failure.CLIENT_CLOSED) -> None:
+        """Closes it, after what has been written is out. Idempotent. `cause`: of an exchange that it cuts off."""
         if self._state is CLOSED:
             return
         self._close_reason = reason
         self._enter(CLOSED)
         exchange, self._exchange = self._exchange, None
         if exchange is not None:
-            exchange.client_gone()
+            exchange.cut_off(cause)
         self.deadline.set(self._timeouts.body_gap)  # for what is still to be written
         self._transport.close()
 
@@ -148,6 +141,7 @@ class DownstreamConnection(asyncio.Protocol):
         self._body = None
         self._behind = b""
         self._held = False
+        self._lingers_until = self._loop.time() + self._timeouts.body_gap
         self.deadline.set(LINGER_S)
         self._transport.write_eof()
         self._read_or_not()
@@ -159,20 +153,22 @@ class DownstreamConnection(asyncio.Protocol):
         transport.set_write_buffer_limits(HIGH_WATER)  # type: ignore[attr-defined]
         peer = transport.get_extra_info("peername") or ("", 0)
         self.ip = peer[0]
+        limits = self._gateway.config.limits
+        self._reader = RequestReader(HeadLimits(limits.line_bytes, limits.head_bytes, limits.fields), self.ip)
         self.name = events.connection_name(peer, transport.get_extra_info("sockname"))
         if self._gateway.emit is not None:
             self._gateway.emit(events.DOWNSTREAM_OPENED, self.name, 0)
         if self._listener.opened(self):
             self.deadline.set(self._timeouts.downstream_idle)
         else:
-            self._refuse(503, "too many connections", "too_many_connections", "connection_limit")
+            self._refuse(503, "too many connections", Failure.TOO_MANY_CONNECTIONS, "connection_limit")
 
     def data_received(self, data: bytes) -> None:
-        if self._state is IDLE or self._state is HEAD:
+        if (self._state is IDLE and not self._writing_paused) or self._state is HEAD:
             self._take_head(data)
         elif self._body is not None:
             self._take_body(data, self._body)
-        elif self._state is EXCHANGE:
+        elif self._state is EXCHANGE or self._state is IDLE:  # idle, but its last response is not out yet
             self._behind += data
             self._read_or_not()
         else:
@@ -205,21 +201,28 @@ class DownstreamConnection(asyncio.Protocol):
 
     def _expired(self) -> None:
         if self._state is HEAD:
-            self._refuse(408, "the head did not come in time", Failure.REQUEST_TIMEOUT.value, "header_timeout")
+            self._refuse(408, "the head did not come in time", Failure.REQUEST_TIMEOUT, "header_timeout")
         elif self._state is EXCHANGE and not self._writing_paused:
             if self._exchange is not None and self._body is not None:  # otherwise it is the idle time's, left to pass
                 self._exchange.refuse(408, Failure.REQUEST_TIMEOUT, "the body did not come in time")
         elif self._state is CLOSED:
             self._transport.abort()  # what was written last cannot be delivered
+        elif self._state is LINGERING and self._loop.time() < self._lingers_until and self._undelivered():
+            self.deadline.set(LINGER_S)
         elif self._state is IDLE and not self._writing_paused:
             self.close("drained" if self._gateway.draining else "idle_timeout")
         else:
             self._abort("write_timeout" if self._writing_paused else self._close_reason)
 
-    def _abort(self, reason: str) -> None:
+    def _abort(self, reason: str, cause: Failure = Failure.CLIENT_CLOSED) -> None:
         """Closes it without waiting for what is still to be written."""
-        self.close(reason)
+        self.close(reason, cause)
         self._transport.abort()
+
+    def _undelivered(self) -> int:
+        """Bytes of answers that the client has not acknowledged."""
+        waiting: int = self._transport.get_write_buffer_size()
+        return waiting + (unacked_bytes(self._transport.get_extra_info("socket").fileno()) or 0)
 
     # ---- called by the exchange (ClientSide)
 
@@ -235,12 +238,17 @@ class DownstreamConnection(asyncio.Protocol):
         """The body is not taken for now, so the client is not to blame for a gap."""
         self._held = True
         self._read_or_not()
-        self.deadline.clear()
+        self._await_body()
 
     def resume_reading(self) -> None:
         self._held = False
         self._read_or_not()
         self._await_body()
+
+    def break_off(self) -> None:
+        self._exchange = None
+        self._transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, LINGER_0)
+        self.close("done")
 
     def exchange_ended(self, *, keep_alive: bool) -> None:
         self._exchange = None
@@ -260,8 +268,8 @@ class DownstreamConnection(asyncio.Protocol):
     # ---- called by the server
 
     def drain(self) -> None:
-        """The proxy stops. A request under way is the last; so is a first one that may be on its way."""
-        if self._state is IDLE and not self._writing_paused:
+        """The proxy stops. A request that has come is the last; so is a first one that may be on its way."""
+        if self._state is IDLE and not self._writing_paused and not self._behind:
             if self.requests:
                 self.close("drained")
             else:
@@ -269,7 +277,7 @@ class DownstreamConnection(asyncio.Protocol):
 
     def abort(self) -> None:
         """The time for draining is over."""
-        self._abort("drained")
+        self._abort("drained", Failure.DRAINING)
 
     # ---- the head
 
@@ -283,75 +291,46 @@ class DownstreamConnection(asyncio.Protocol):
             self.deadline.set(self._timeouts.downstream_idle)
 
     def _take_up(self) -> None:
-        if self._state is IDLE:
+        if self._state is IDLE and self._behind:
             behind, self._behind = self._behind, b""
             self._take_head(behind)
             self._read_or_not()
+            if self._state is IDLE and not self._behind and not self._writing_paused:
+                self._next_request()  # it was an empty line
 
     def _take_head(self, data: bytes) -> None:
         try:
-            end = data.find(HEAD_END) if self._partial is None and data[0] != _CR else -1
-            if end < 0:
-                whole = self._take_partial_head(data)
-                if whole is None:
-                    return
-                data, end = whole, whole.find(HEAD_END)
-            request, end = self._parse(data, end + len(HEAD_END))
+            request = self._reader.feed(data)
         except BadHead as bad:
-            self._refuse(bad.status, str(bad), Failure.BAD_REQUEST.value, "bad_request")
+            self._refuse(bad.status, str(bad), Failure.BAD_REQUEST, "bad_request")
             return
-        self._begin(request, data, end)
-
-    def _take_partial_head(self, data: bytes) -> bytes | None:
-        if self._partial is None:
-            data = data.removeprefix(CRLF)  # left over from an old client's last body (RFC 9112 §2.2)
-            if not data:
-                return None
-            self._partial = PartialHead(self._limits)
+        if request is not None:
+            self._begin(request, self._reader.rest)
+        elif self._state is IDLE and self._reader.begun:
             self._enter(HEAD)
             self.deadline.set(self._timeouts.downstream_header)
-        whole = self._partial.feed(data)
-        if whole is not None:
-            self._partial = None
-        return whole
 
-    def _parse(self, data: bytes, end: int) -> tuple[Request, int]:
-        limits = self._limits
-        if end > limits.head:
-            raise BadHead(431, "the head is too long")
-        method, target, http10, at = parse_request_line(data, limits)
-        block = data[at:end]
-        if target[0] != _SLASH or method == b"CONNECT":
-            target, host = resolve_target(method, target)
-            if host is not None:
-                block = with_host(block, host)
-        fields = self._known
-        if fields is None or block != self._known_block or http10 is not self._known_http10:
-            fields = self._known = parse_request_fields(block, http10, limits, self.ip.encode())
-            self._known_block, self._known_http10 = block, http10
-        return Request(method, target, http10, fields), end
-
-    def _begin(self, request: Request, data: bytes, end: int) -> None:
-        """A request has come; its body begins at `end`."""
+    def _begin(self, request: Request, rest: bytes) -> None:
+        """A request has come, and `rest` behind its head."""
         fields = request.fields
         if 0 < self._body_limit < fields.length:
-            self._refuse(413, "the body is too large", Failure.BAD_REQUEST.value, "bad_request")
+            self._refuse(413, "the body is too large", Failure.BAD_REQUEST, "bad_request")
             return
         self._enter(EXCHANGE)
         self.requests += 1
         exchange = self._exchange = Exchange(self._gateway, self, request)
         if not fields.length and not fields.chunked:
-            if len(data) > end:
-                self._behind = data[end:]
+            if rest:
+                self._behind = rest
                 self._read_or_not()
             exchange.start(b"", True)
             return
         self._body = body = ChunkedBody() if fields.chunked else LengthBody(fields.length)
         self._body_bytes = 0
-        if fields.expects_continue and len(data) == end:
+        if fields.expects_continue and not rest:
             self._transport.write(CONTINUE)  # a client that waits for it has sent nothing yet
         self._await_body()
-        self._take_body(data[end:], body, first=True)
+        self._take_body(rest, body, first=True)
 
     # ---- the body
 
@@ -379,8 +358,13 @@ class DownstreamConnection(asyncio.Protocol):
             exchange.request_body(payload, body.done)
 
     def _await_body(self) -> None:
-        """What bounds the wait for the client now: a gap in its body, or nothing while the upstream works."""
-        if self._body is not None:
+        """What bounds the wait for the client now: a gap in its body, or nothing while the upstream works.
+
+        While the client is to read, that is what bounds it, whatever its body does.
+        """
+        if self._writing_paused:
+            return
+        if self._body is not None and not self._held:
             self.deadline.set(self._timeouts.body_gap)
         else:
             self.deadline.clear()
@@ -397,10 +381,10 @@ class DownstreamConnection(asyncio.Protocol):
 
     # ---- refusing
 
-    def _refuse(self, status: int, why: str, cause: str, reason: str) -> None:
+    def _refuse(self, status: int, why: str, cause: Failure, reason: str) -> None:
         """Answers what is not a request, once, and closes."""
-        self._gateway.report_refused(self.name, self.ip, status, cause)
-        self.write(error_page(status, cause, why, keep_alive=False, http10=False, head_only=False))
+        self._gateway.report_refused(self.name, self.ip, status, cause.value)
+        self.write(error_page(status, cause.value, why, keep_alive=False, http10=False, head_only=False))
         self._linger(reason)
 
     def _throw_away(self, data: bytes) -> None:

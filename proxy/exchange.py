@@ -17,15 +17,16 @@ from time import monotonic
 from typing import Protocol
 
 from proxy import events
-from proxy.failure import Failure, proof_of, status_of
+from proxy.failure import Failure, phrase_of, proof_of, status_of
 from proxy.framing import LAST_CHUNK, WORTH_A_VIEW, Payload, chunk
 from proxy.gateway import Gateway
 from proxy.pages import error_page
+from proxy.pool import CloseReason
 from proxy.request_head import Request
 from proxy.response_head import BODILESS, ResponseHead
 from proxy.retry import OVER_BUDGET, Attempt, Decision
 from proxy.upstream import Upstream
-from proxy.upstream_connection import CLIENT_CLOSED, Evidence, UpstreamConnection
+from proxy.upstream_connection import Evidence, UpstreamConnection
 
 
 class ClientSide(Protocol):
@@ -45,6 +46,9 @@ class ClientSide(Protocol):
 
     def resume_reading(self) -> None:
         """More of it, please."""
+
+    def break_off(self) -> None:
+        """Closes the connection with RST: a FIN would make a broken response look whole."""
 
     def exchange_ended(self, *, keep_alive: bool) -> None:
         """The exchange is over; the connection closes unless it may be kept."""
@@ -68,6 +72,8 @@ class Exchange:
     _chunked_response = False
     _keep_alive = False
     _client_paused = False
+    _response_paused = False
+    _until_close = False  # for the client, only the close ends this response
     _up_conn = ""
     _up_reuse_n = 0
     _up_idle_ms = 0.0
@@ -117,9 +123,9 @@ class Exchange:
             self._hold(data)
         self._connection.write(data, complete)
 
-    def client_gone(self) -> None:
-        """The client has left. Nobody wants the response, so its connection cannot be used again."""
-        self._abandon(Failure.CLIENT_CLOSED, status_of(Failure.CLIENT_CLOSED))
+    def cut_off(self, cause: Failure) -> None:
+        """The client has left, or has been left. Its response is not read on, so the connection is used no more."""
+        self._abandon(cause, status_of(cause))
 
     def refuse(self, status: int, failure: Failure, why: str) -> None:
         """The rest of the request turned out bad, or did not come. Answers that, if nothing has been answered yet."""
@@ -132,11 +138,13 @@ class Exchange:
 
     def pause_response(self) -> None:
         """The client reads slower than the upstream sends."""
+        self._response_paused = True
         if self._connection is not None:
             self._connection.pause_reading()
 
     def resume_response(self) -> None:
         """It has caught up."""
+        self._response_paused = False
         if self._connection is not None:
             self._connection.resume_reading()
 
@@ -159,6 +167,8 @@ class Exchange:
         if gateway.emit is not None:
             self._emit(events.EXCHANGE_SENT, connection.name, self.attempts, connection.reused, len(data))
         connection.write(data, self.request_complete)
+        if self._response_paused:
+            connection.pause_reading()
 
     def not_connected(self, failure: Failure) -> None:
         nothing = Evidence(sent_bytes=0, written_bytes=0, unacked_bytes=None)
@@ -260,6 +270,7 @@ class Exchange:
         head_only = request.method == b"HEAD"
         if head.length is None and not head_only and head.status not in BODILESS:
             self._chunked_response = not request.http10
+            self._until_close = request.http10
             self._keep_alive = self._keep_alive and self._chunked_response  # without chunks only a close can end it
         return head.head(http10=request.http10, keep_alive=self._keep_alive, no_body=head_only)
 
@@ -310,9 +321,11 @@ class Exchange:
         """There will be no response. Says so, unless one has begun; then closing is all that can be said."""
         self.cause = failure.value
         keep_alive = False
+        if self._until_close:
+            self.client.break_off()
         if not self.status:
             keep_alive = self.request.fields.keep_alive and self.request_complete and not self.gateway.draining
-            self._write_page(status_of(failure), failure, _WHY[failure], keep_alive=keep_alive)
+            self._write_page(status_of(failure), failure, phrase_of(failure), keep_alive=keep_alive)
         self._end(keep_alive=keep_alive)
 
     def _write_page(self, status: int, failure: Failure, why: str, *, keep_alive: bool) -> None:
@@ -335,9 +348,11 @@ class Exchange:
         self.cause = failure.value
         self.status = self.status or status
         self.ended = True
+        if self._until_close:
+            self.client.break_off()
         connection, self._connection = self._connection, None
         if connection is not None:
-            connection.close(CLIENT_CLOSED)
+            connection.close(CloseReason.DRAINED if failure is Failure.DRAINING else CloseReason.CLIENT_CLOSED)
         elif self._upstream is not None:
             self._upstream.forget(self)
         if self.gateway.watched:
@@ -402,16 +417,3 @@ class Exchange:
             self.bytes_out,
             round((monotonic() - self.started) * 1e3, 3),
         )
-
-
-_WHY = {
-    Failure.CONNECT_REFUSED: "the upstream refused the connection",
-    Failure.CONNECT_TIMEOUT: "the upstream did not accept a connection in time",
-    Failure.CONNECT_FAILED: "no connection to the upstream",
-    Failure.CLOSED_BEFORE_RESPONSE: "the upstream closed the connection before it answered",
-    Failure.RESET_BEFORE_RESPONSE: "the upstream reset the connection before it answered",
-    Failure.RESPONSE_TIMEOUT: "the upstream did not answer in time",
-    Failure.TRUNCATED_RESPONSE: "the upstream's response broke off",
-    Failure.INVALID_RESPONSE: "the upstream's response was invalid",
-    Failure.POOL_EXHAUSTED: "all connections to the upstream are in use",
-}

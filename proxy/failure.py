@@ -31,6 +31,7 @@ class Failure(StrEnum):
     INVALID_RESPONSE = "invalid_response"
     # Of the exchange: the proxy or the client ended it, no upstream is to blame.
     POOL_EXHAUSTED = "pool_exhausted"
+    TOO_MANY_CONNECTIONS = "too_many_connections"
     DRAINING = "draining"
     BAD_REQUEST = "bad_request"
     REQUEST_TIMEOUT = "request_timeout"
@@ -55,6 +56,7 @@ _STATUS = {
     Failure.TRUNCATED_RESPONSE: 502,
     Failure.INVALID_RESPONSE: 502,
     Failure.POOL_EXHAUSTED: 503,
+    Failure.TOO_MANY_CONNECTIONS: 503,
     Failure.DRAINING: 503,
     Failure.BAD_REQUEST: 400,
     Failure.REQUEST_TIMEOUT: 408,
@@ -66,6 +68,24 @@ _STATUS = {
 def status_of(failure: Failure) -> int:
     """The status that a client gets for this failure, if its response has not begun."""
     return _STATUS[failure]
+
+
+_PHRASES = {
+    Failure.CONNECT_REFUSED: "the upstream refused the connection",
+    Failure.CONNECT_TIMEOUT: "the upstream did not accept a connection in time",
+    Failure.CONNECT_FAILED: "no connection to the upstream",
+    Failure.CLOSED_BEFORE_RESPONSE: "the upstream closed the connection before it answered",
+    Failure.RESET_BEFORE_RESPONSE: "the upstream reset the connection before it answered",
+    Failure.RESPONSE_TIMEOUT: "the upstream did not answer in time",
+    Failure.TRUNCATED_RESPONSE: "the upstream's response broke off",
+    Failure.INVALID_RESPONSE: "the upstream's response was invalid",
+    Failure.POOL_EXHAUSTED: "all connections to the upstream are in use",
+}
+
+
+def phrase_of(failure: Failure) -> str:
+    """What a client is told about a failed attempt, or about none, in words that repeat nothing of either side."""
+    return _PHRASES[failure]
 
 
 def classify(exc: BaseException | None, *, response_started: bool, connecting: bool = False) -> Failure:

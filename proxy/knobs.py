@@ -96,11 +96,11 @@ class RetryConfig(msgspec.Struct, frozen=True, kw_only=True):
     """Which failed requests are sent again. What each policy costs is measured in the lab."""
 
     policy: PolicyName = "reused_idempotent"
-    """Which failed requests are sent again; default reused_idempotent. never: none. reused_idempotent: on a reused
-    connection that closed before any response byte, if the method is idempotent or nothing was sent. when_proven: and
-    any method, if the upstream provably did not process it. any_idempotent: idempotent methods after any failure
-    without a response byte. always: every method, after any failure without a response byte, although it may be
-    executed twice."""
+    """Which failed requests are sent again; default reused_idempotent. never: none. reused_idempotent: after a
+    connect that failed at once, and on a reused connection that closed before any response byte, if the method is
+    idempotent or nothing was sent. when_proven: and any method, if the upstream provably did not process it.
+    any_idempotent: idempotent methods after any failure without a response byte. always: every method, after any
+    failure without a response byte, although it may be executed twice."""
 
     max_retries: Count = 1
     """Retries of one request. Default 1. 0: none."""

@@ -33,6 +33,9 @@ class CloseReason(StrEnum):
     FAILED = "failed"
     DRAINED = "drained"
     UNSOLICITED_DATA = "unsolicited_data"
+    PEER_CLOSE = "peer_close"  # the response said so, or was one that only the close could end
+    UNFINISHED_REQUEST = "unfinished_request"  # the response was complete before the request was
+    CLIENT_CLOSED = "client_closed"
 
 
 class Idle(Protocol):

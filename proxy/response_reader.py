@@ -29,7 +29,17 @@ class ResponseHandler(Protocol):
 class ResponseReader:
     """Call `expect` before each response, then `feed` until it returns true."""
 
-    __slots__ = ("_body", "_head_only", "_known", "_known_bytes", "_limits", "_partial", "head", "rest")
+    __slots__ = (
+        "_body",
+        "_head_only",
+        "_interim_bytes",
+        "_known",
+        "_known_bytes",
+        "_limits",
+        "_partial",
+        "head",
+        "rest",
+    )
 
     def __init__(self, limits: HeadLimits) -> None:
         self._limits = limits
@@ -44,6 +54,7 @@ class ResponseReader:
     def expect(self, *, head_only: bool) -> None:
         """The next bytes begin a response; `head_only`: to a HEAD request, so it has no body whatever it says."""
         self._head_only = head_only
+        self._interim_bytes = 0  # of the heads of interim responses
         self._partial: PartialHead | None = None
         self._body: BodyReader | None = None
         self.head: ResponseHead | None = None  # the final one
@@ -65,24 +76,34 @@ class ResponseReader:
         return done
 
     def _feed_head(self, data: bytes, handler: ResponseHandler) -> bool:
-        end = data.find(HEAD_END) if self._partial is None else -1
-        if end < 0:
-            self._partial = self._partial or PartialHead(self._limits)
-            whole = self._partial.feed(data)
-            if whole is None:
-                return False
-            self._partial = None
-            data, end = whole, whole.find(HEAD_END)
-        end += len(HEAD_END)
-        head = self._known
-        if head is None or data[:end] != self._known_bytes:
-            head = self._learn(data[:end])
-        if head.status >= 200:
-            return self._begin_body(head, data, end, handler)
+        at = 0
+        while at < len(data):
+            end = data.find(HEAD_END, at) if self._partial is None else -1
+            if end < 0:
+                self._partial = self._partial or PartialHead(self._limits)
+                whole = self._partial.feed(data[at:])
+                if whole is None:
+                    return False
+                self._partial = None
+                data, at, end = whole, 0, whole.find(HEAD_END)
+            end += len(HEAD_END)
+            head = self._known
+            if head is None or data[at:end] != self._known_bytes:
+                head = self._learn(data[at:end])
+            if head.status >= 200:
+                return self._begin_body(head, data, end, handler)
+            self._check_interim(head, end - at)
+            handler.interim(head)
+            at = end
+        return False
+
+    def _check_interim(self, head: ResponseHead, length: int) -> None:
+        """All that comes before a response is bounded like one head."""
         if head.status == 101:
             raise BadHead(502, "nobody asked to switch protocols")
-        handler.interim(head)
-        return len(data) > end and self._feed_head(data[end:], handler)
+        self._interim_bytes += length
+        if self._interim_bytes > self._limits.head:
+            raise BadHead(502, "too many interim responses")
 
     def _learn(self, data: bytes) -> ResponseHead:
         """Reads a head that is not the same as the last."""

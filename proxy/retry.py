@@ -3,8 +3,8 @@
 Rules of this file:
 
 - `decide` reads from top to bottom; the first line that applies answers, and its reason goes into the event.
-- Nothing is repeated after a response byte, and only `any_idempotent` and `always` repeat what failed on a fresh
-  connection: that is not the race, and repeating it can loop.
+- Nothing is repeated after a response byte. A connect that failed at once sent nothing, so it may go to the next
+  upstream. What else fails on a fresh connection only `any_idempotent` and `always` repeat: it is not the race.
 - A proxy MUST NOT repeat a request with a non-idempotent method (RFC 9110 §9.2.2). `when_proven` leans on the reason of
   that rule, `always` breaks it; both are here to be measured, and neither is the default.
 - A repeat always goes to a fresh connection. The caller sees to that, and to the budget.
@@ -24,6 +24,9 @@ IDEMPOTENT: Final = frozenset({b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"
 
 # How a reused connection looks when the upstream closed it while it was idle.
 _DIED: Final = frozenset({Failure.CLOSED_BEFORE_RESPONSE, Failure.RESET_BEFORE_RESPONSE})
+
+# No connection was made, and the upstream said so at once.
+_NOT_CONNECTED: Final = frozenset({Failure.CONNECT_REFUSED, Failure.CONNECT_FAILED})
 
 
 class Attempt(NamedTuple):
@@ -85,6 +88,8 @@ class RetryPolicy:
             return _BODY_GONE
         if self.name == "always":
             return _ALWAYS
+        if attempt.failure in _NOT_CONNECTED and attempt.sent_bytes == 0:
+            return _NOTHING_SENT
         if self.name != "any_idempotent":
             if not attempt.reused:
                 return _FRESH

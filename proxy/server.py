@@ -18,7 +18,8 @@ from proxy.gateway import Gateway
 from proxy.upstream import Upstream
 
 BACKLOG: Final = 4096  # connections the kernel completes before they are accepted; its own limit is net.core.somaxconn
-SPARE_DESCRIPTORS: Final = 64  # for logs, the loop, and whatever else holds a file open
+SPARE_DESCRIPTORS: Final = 64  # for logs, the loop, whatever else holds a file open, and
+MOST_TURNED_AWAY: Final = 32  # connections above the limit, that have been told so and have not closed yet
 
 
 class Server:
@@ -29,6 +30,7 @@ class Server:
         self.max_connections = config.limits.max_downstream_connections
         self.connections: set[DownstreamConnection] = set()
         self.refused = 0  # connections above the limit
+        self._turned_away: dict[DownstreamConnection, None] = {}  # of these, the ones still open; oldest first
         self._access = AccessLog(config.log.access)
         self._events = EventLog(config.log.events, "proxy") if config.log.events else None
         self._upstreams: list[Upstream] = []
@@ -85,15 +87,19 @@ class Server:
     # ---- called by its connections
 
     def opened(self, connection: DownstreamConnection) -> bool:
-        """Counts a connection. False: one too many, which is told so and closed."""
+        """Counts a connection. False: one too many, which is told so and closed, and takes nobody's place meanwhile."""
         self.connections.add(connection)
-        if len(self.connections) <= self.max_connections:
+        if len(self.connections) - len(self._turned_away) <= self.max_connections:
             return True
         self.refused += 1
+        self._turned_away[connection] = None
+        if len(self._turned_away) > MOST_TURNED_AWAY:
+            next(iter(self._turned_away)).close("connection_limit")
         return False
 
     def closed(self, connection: DownstreamConnection) -> None:
         self.connections.discard(connection)
+        self._turned_away.pop(connection, None)
         if not self.connections:
             self._empty.set()
 

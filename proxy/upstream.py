@@ -22,7 +22,7 @@ from proxy.deadline import Deadline
 from proxy.failure import Failure, classify
 from proxy.http1 import HeadLimits
 from proxy.pool import CloseReason, ConnectionPool
-from proxy.upstream_connection import CLIENT_CLOSED, Emit, ResponseSink, UpstreamConnection
+from proxy.upstream_connection import Emit, ResponseSink, UpstreamConnection
 
 JUST_PARKED_S: Final = 0.001  # longer than a turn of the loop mostly takes
 
@@ -89,7 +89,7 @@ class Upstream:
         self._line = deque(waiting for waiting in self._line if waiting.sink is not sink)
         for connection, (wanted_by, _) in list(self._connecting.items()):
             if wanted_by is sink:
-                connection.close(CLIENT_CLOSED)
+                connection.close(CloseReason.CLIENT_CLOSED)
 
     # ---- called by its connections
 
@@ -201,7 +201,7 @@ class Upstream:
     async def _connecting_to(self, connection: UpstreamConnection) -> None:
         try:
             await self.loop.create_connection(lambda: connection, self.host, self.port)
-        except OSError as problem:
+        except (OSError, UnicodeError) as problem:  # UnicodeError: a name that no resolver can be asked for
             self._connect_failed(connection, classify(problem, response_started=False, connecting=True))
 
     def _connect_failed(self, connection: UpstreamConnection, failure: Failure) -> None:

@@ -39,13 +39,8 @@ HIGH_WATER: Final = 256 * 1024  # bytes waiting to be written before the other s
 Emit = Callable[..., None]  # EventLog.emit
 
 
-# The first digits of the statuses that no server sends unasked.
+# The first digits of the statuses that no server says farewell with. One that sends them unasked is out of step.
 _ORDINARY: Final = frozenset({b"1", b"2", b"3"})
-
-# Why a connection is closed, beside the pool's own reasons (`CloseReason`).
-PEER_CLOSE: Final = "peer_close"  # the response said so, or was one that only the close could end
-UNFINISHED_REQUEST: Final = "unfinished_request"  # the response was complete before the request was
-CLIENT_CLOSED: Final = "client_closed"
 
 
 class State(IntEnum):
@@ -106,6 +101,8 @@ class ResponseSink(ResponseHandler, Protocol):
 class Owner(Protocol):
     """What a connection needs of the upstream it leads to."""
 
+    host: str
+    port: int
     loop: asyncio.AbstractEventLoop
     timeouts: Timeouts
     head_limits: HeadLimits
@@ -176,7 +173,7 @@ class UpstreamConnection(asyncio.Protocol):
         """Whether it had carried an exchange before the one at hand."""
         return self.requests > 1
 
-    def close(self, reason: str) -> None:
+    def close(self, reason: CloseReason) -> None:
         """Closes it at once, wherever it stands. Idempotent."""
         if self._state is CLOSED:
             return
@@ -201,7 +198,8 @@ class UpstreamConnection(asyncio.Protocol):
         transport.set_write_buffer_limits(HIGH_WATER)  # type: ignore[attr-defined]
         self._fd = transport.get_extra_info("socket").fileno()
         self._stirred = stirred(self._fd)
-        self.name = events.connection_name(transport.get_extra_info("sockname"), transport.get_extra_info("peername"))
+        peer = transport.get_extra_info("peername") or (self._owner.host, self._owner.port)  # none: reset already
+        self.name = events.connection_name(transport.get_extra_info("sockname"), peer)
         self.deadline.clear()
         now = monotonic()
         self._enter(IDLE, round((now - self.opened_at) * 1e3, 3))
@@ -213,8 +211,10 @@ class UpstreamConnection(asyncio.Protocol):
             self.close(CloseReason.UNSOLICITED_DATA)
             return
         if not self.received:
-            if self.requests > 1 and data[9:10] not in _ORDINARY and self._is_unsolicited():
-                self._fail(Failure.CLOSED_BEFORE_RESPONSE, CloseReason.UNSOLICITED_DATA)
+            if self.requests > 1 and self._is_unsolicited():
+                farewell = data[9:10] not in _ORDINARY
+                failure = Failure.CLOSED_BEFORE_RESPONSE if farewell else Failure.INVALID_RESPONSE
+                self._fail(failure, CloseReason.UNSOLICITED_DATA)
                 return
             self.received = True
             if self._emit is not None:
@@ -346,21 +346,21 @@ class UpstreamConnection(asyncio.Protocol):
             self.close(reason)
         sink.completed()
 
-    def _why_not_again(self) -> str | None:
+    def _why_not_again(self) -> CloseReason | None:
         head = self._reader.head
         assert head is not None
         if self._reader.rest:
             return CloseReason.UNSOLICITED_DATA
         if not head.keep_alive or self._reader.until_close:
-            return PEER_CLOSE
+            return CloseReason.PEER_CLOSE
         if not self._complete or self._refused_bytes or self._transport.get_write_buffer_size():
-            return UNFINISHED_REQUEST
+            return CloseReason.UNFINISHED_REQUEST
         self.idle_limit = inf if head.hint_s is None else self._owner.idle_limit(head.hint_s)
         return None
 
     # ---- failure
 
-    def _fail(self, failure: Failure, reason: str) -> None:
+    def _fail(self, failure: Failure, reason: CloseReason) -> None:
         """The exchange gets no response, or no more of it."""
         sink = self._sink
         assert sink is not None
@@ -382,11 +382,14 @@ class UpstreamConnection(asyncio.Protocol):
         """Whether what arrives now was sent before any of the request had arrived, and so answers something else.
 
         A segment acknowledges what its sender had received (RFC 9293 §3.4). If nothing of this request is acknowledged,
-        the bytes left before it came: a 408 on an idle connection, say, that crossed it. The other way round proves
-        nothing, which is why `look` comes first. Asked for errors only, as it costs a system call.
+        the bytes left before it came: a 408 on an idle connection, say, or the second of two answers to the request
+        before, that crossed it. The other way round proves nothing, which is why `look` comes first.
         """
-        unacked = self._evidence().unacked_bytes
-        return unacked is not None and unacked >= self._sent_bytes
+        unacked = unacked_bytes(self._fd)
+        if unacked is None:
+            return False
+        unwritten: int = self._transport.get_write_buffer_size() + self._refused_bytes
+        return unacked + unwritten >= self._sent_bytes
 
     def _read_what_is_left(self) -> None:
         """After a write that the kernel refused: the transport has stopped reading, though a response may be there."""

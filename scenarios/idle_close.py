@@ -193,6 +193,7 @@ SCENARIO = Scenario(
             expect={"GET": Expect.MENDED, "POST": Expect.MENDED},
             control="control",
             prevents=True,
+            reuses=False,
         ),
     ),
     full=Size(blocks=6, trials=40, min_exposed=20),

@@ -22,7 +22,7 @@ LEAVES = (
     ("events",),
     ("deadline",),
     ("values", "knobs", "config"),
-    ("http1", "framing", "pages", "request_head", "response_head", "response_reader"),
+    ("http1", "framing", "pages", "request_head", "request_reader", "response_head", "response_reader"),
     ("kernel",),
 )
 DECISIONS = ("failure", "retry", "pool", "balancer")

@@ -28,6 +28,12 @@ class Log(NamedTuple):
 
 def read(path: Path) -> Log:
     """Reads one event log. A missing file or a torn line is damage, not an error."""
+    log = read_unnumbered(path)
+    return log if log.damage else log._replace(damage=_damage(log.name, log.lines))
+
+
+def read_unnumbered(path: Path) -> Log:
+    """Reads lines that a real server's app wrote: no numbers, no closing line, so only a torn line shows by itself."""
     name = path.name
     if not path.exists():
         return Log(name, [], f"{name} is missing")
@@ -37,7 +43,7 @@ def read(path: Path) -> Log:
             lines.append(_decode(raw))
         except msgspec.MsgspecError:
             return Log(name, lines, f"{name} has a line that is not JSON after line {len(lines)}")
-    return Log(name, lines, _damage(name, lines))
+    return Log(name, lines, "")
 
 
 def _damage(name: str, lines: list[Line]) -> str:

@@ -6,16 +6,19 @@ two witnesses contradict each other the trial carries the contradiction in `disp
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections import Counter
+from itertools import pairwise
 
 import msgspec
 
 from lab.model import Exposure, Outcome
-from lab.witness.flows import Flow, Segment, expose, flows
-from lab.witness.logs import Line, Log, read
+from lab.witness.evidence import Evidence
+from lab.witness.flows import Flow, Segment, expose
+from lab.witness.logs import Line
+
+# Later witnesses stamp later moments of a request. A stamp this much too early means that a clock is wrong; a process
+# may be put aside between what it did and its stamp, so less means nothing.
+CLOCKS_AGREE_NS = 10_000_000
 
 
 class Trial(msgspec.Struct, frozen=True):
@@ -43,6 +46,8 @@ class Trial(msgspec.Struct, frozen=True):
     because: str
     """Why the proxy did or did not repeat it."""
     conn: str
+    primed: bool
+    """A request before it was answered over an upstream connection of its own: there was something to lose."""
     armed: bool
     """The round was set: every primed connection's FIN was held, or the proxy had closed it first."""
     dispute: str = ""
@@ -63,77 +68,31 @@ class Trial(msgspec.Struct, frozen=True):
         return f"{self.status} {self.cause}".strip() if self.outcome is Outcome.ANSWERED else str(self.outcome)
 
 
-@dataclass
-class Evidence:
-    """Everything the witnesses of one run wrote."""
-
-    client: list[Line]
-    proxy: dict[str, list[Line]]
-    """Proxy events by request id."""
-    executions: Counter[str]
-    upstream_closes: dict[str, Line]
-    flows: dict[str, list[Flow]]
-    wire: Line | None
-    """What the wire said of itself at the end; None where there is none."""
-    damage: list[str] = field(default_factory=list)
-
-    def of(self, kind: str) -> Iterator[Line]:
-        return (line for line in self.client if line["kind"] == kind)
-
-
-def load(folder: Path) -> Evidence:
-    """Reads all event logs of a run folder: client, wire, proxy-*, upstream-*, executions-*."""
-    client = read(folder / "client.jsonl")
-    wire = [read(path) for path in folder.glob("wire.jsonl")]
-    proxies = [read(path) for path in sorted(folder.glob("proxy-*.jsonl"))]
-    upstreams = [read(path) for path in sorted(folder.glob("upstream-*.jsonl"))]
-    by_request: dict[str, list[Line]] = defaultdict(list)
-    for line in _lines(proxies):
-        if req_id := line.get("req_id"):
-            by_request[req_id].append(line)
-    executed = [line for line in _lines(upstreams) if line["kind"] == "exchange.executed"]
-    executed += [line for path in sorted(folder.glob("executions-*.jsonl")) for line in _plain(path)]
-    return Evidence(
-        client=client.lines,
-        proxy=by_request,
-        executions=Counter(line["req_id"] for line in executed),
-        upstream_closes={line["conn"]: line for line in _lines(upstreams) if line["kind"] == "upstream.closed"},
-        flows=flows(_lines(wire)),
-        wire=next((line for line in client.lines if line["kind"] == "client.wire"), None),
-        damage=[log.damage for log in (client, *wire, *proxies, *upstreams) if log.damage],
-    )
-
-
 def join(evidence: Evidence) -> list[Trial]:
     """One trial per aimed request that the client sent."""
-    places = _places(evidence)
-    return [_trial(line, evidence, places) for line in evidence.of("client.trial")]
+    primed = _primed(evidence)
+    return [_trial(line, evidence, line["req_id"] in primed) for line in evidence.of("client.trial")]
 
 
-Places = dict[str, list[tuple[Flow, Segment]]]
+def _primed(evidence: Evidence) -> set[str]:
+    """The aimed requests whose client connection was primed as planned."""
+    conns = {
+        line["req_id"]: (line["arm"], line["method"], line["block"], *evidence.conns(line["req_id"]))
+        for line in evidence.of("client.primed")
+        if line["status"] == 200
+    }
+    sharing = Counter(conns.values())
+    alone = (req_id for req_id, place in conns.items() if len(place) == 4 and sharing[place] == 1)
+    return {req_id.removesuffix(".prime") for req_id in alone}
 
 
-def _places(evidence: Evidence) -> Places:
-    """Where on the wire each request id was seen, in order; of packets that a kernel repeated, the first."""
-    places: Places = defaultdict(list)
-    for named in evidence.flows.values():
-        for flow in named:
-            for req_id in dict.fromkeys(s.req_id for s in flow.segments if s.up and s.req_id):
-                segment = flow.request(req_id)
-                assert segment is not None
-                places[req_id].append((flow, segment))
-    for seen in places.values():
-        seen.sort(key=lambda place: place[1].t_in)
-    return places
-
-
-def _trial(line: Line, evidence: Evidence, places: Places) -> Trial:
+def _trial(line: Line, evidence: Evidence, primed: bool) -> Trial:
     req_id = line["req_id"]
     events = evidence.proxy.get(req_id, [])
     sent = [e for e in events if e["kind"] == "exchange.sent"]
     failed = [e for e in events if e["kind"] == "exchange.attempt_failed"]
-    seen = places.get(req_id, [])
-    executions = evidence.executions[req_id]
+    seen = evidence.places.get(req_id, [])
+    executions = len(evidence.executions.get(req_id, ()))
     exposure, idle_ms = _exposure(req_id, sent, seen, evidence, executions)
     trial = Trial(
         req_id=req_id,
@@ -153,10 +112,12 @@ def _trial(line: Line, evidence: Evidence, places: Places) -> Trial:
         proof=failed[0]["proof"] if failed else "",
         unacked_bytes=failed[0]["unacked_bytes"] if failed else None,
         because=failed[0]["because"] if failed else "",
+        primed=primed,
         armed=line["armed"],
         conn=sent[0]["conn"] if sent else seen[0][0].conn if seen else "",
     )
-    return msgspec.structs.replace(trial, dispute=_dispute(trial, events, evidence))
+    dispute = _dispute(trial, events, evidence) or _misled(trial, evidence) or _clocks(line, sent, evidence)
+    return msgspec.structs.replace(trial, dispute=dispute)
 
 
 def _exposure(
@@ -169,7 +130,7 @@ def _exposure(
         return _exposure_without_wire(sent, evidence, executions) if sent else (Exposure.NOT_SENT, None)
     if sent and (not seen or seen[0][0].conn != sent[0]["conn"]):
         # Handed to a socket that was already dead, so the wire never got it: the proxy's stamp stands in.
-        named = evidence.flows.get(sent[0]["conn"])
+        named = [f for f in evidence.flows.get(sent[0]["conn"], ()) if f.segments[0].t_in <= sent[0]["t"]]
         if not named:
             return Exposure.NOT_SENT, None
         flow = named[-1]
@@ -211,10 +172,32 @@ def _dispute(trial: Trial, events: list[Line], evidence: Evidence) -> str:
     return ""
 
 
-def _lines(logs: Iterable[Log]) -> list[Line]:
-    return [line for log in logs for line in log.lines]
+def _misled(trial: Trial, evidence: Evidence) -> str:
+    """Whether it went the way of another arm, so that it tells nothing of its own."""
+    own = f"{trial.arm}.{trial.method}"
+    proxy = evidence.proxied_by.get(trial.req_id, own)
+    links = {flow.link for flow, _ in evidence.places.get(trial.req_id, ())} - {own}
+    if proxy != own:
+        return f"the client says that it belongs to {own}, the proxy of {proxy} had it"
+    return f"the client says that it belongs to {own}, the wire saw it on the link of {links.pop()}" if links else ""
 
 
-def _plain(path: Path) -> list[Line]:
-    """Execution lines of a real server's app: written by the app itself, without numbers or a closing line."""
-    return [msgspec.json.decode(raw) for raw in path.read_bytes().splitlines()]
+def _clocks(line: Line, sent: list[Line], evidence: Evidence) -> str:
+    """Whether a later witness stamped an earlier moment: then its clock, or an earlier one's, is wrong."""
+    moments = [("client", line["sent_ns"])]
+    if sent:
+        moments.append(("proxy", sent[0]["t"]))
+    seen = evidence.places.get(line["req_id"], ())
+    on_wire = seen[0][1] if seen and sent and seen[0][0].conn == sent[0]["conn"] else None
+    if on_wire is not None:
+        moments.append(("wire", on_wire.t_in))
+    if executed := evidence.executions.get(line["req_id"]):
+        # Only then is it certain that the client's outcome is later than the arrival.
+        moments += [("wire", on_wire.t_out)] if on_wire is not None and on_wire.t_out is not None else []
+        moments.append(("upstream", executed[0]))
+    if line["outcome"] == Outcome.ANSWERED:
+        moments.append(("client", line["done_ns"]))
+    for (before, early), (after, late) in pairwise(moments):
+        if late < early - CLOCKS_AGREE_NS:
+            return f"the {after} had it {(early - late) / 1e6:.0f} ms before the {before} let it go, by their clocks"
+    return ""

@@ -37,6 +37,7 @@ def lane(arm: str = "control", **changes: Any) -> LanePlan:
         aim=Aim.HELD_FIN,
         expect=Expect.LOST,
         prevents=False,
+        reuses=True,
         rtt_ms=RTT_MS,
         window_ms=RTT_MS,
         proxy={},
@@ -78,6 +79,7 @@ def trial(number: int = 0, arm: str = "control", **changes: Any) -> Trial:
         unacked_bytes=93,
         because="policy never",
         conn="10.77.0.1:40000>10.77.1.1:9000",
+        primed=True,
         armed=True,
     )
     return msgspec.structs.replace(ordinary, **changes)

@@ -1,18 +1,22 @@
 """Verdicts as tables: what trials like these must be judged as. Never "pass" where nothing was shown."""
 
-from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 import pytest
-from evidence import answered, lane, plan, trial
+from evidence import RTT_MS, answered, lane, plan, setup, trial
 
-from lab.checkers import LaneFinding, check_run, credit, judge_lane
+from lab.checkers import LaneFinding, credit, judge_lane
+from lab.findings import conclude
 from lab.model import Aim, Expect, Exposure, Verdict
 from lab.plan import LanePlan
+from lab.soundness import check_run
+from lab.stats import interval
+from lab.witness.evidence import Evidence
 from lab.witness.flows import Flow, Segment
-from lab.witness.trials import Evidence, Trial
+from lab.witness.trials import Trial
+from scenarios.idle_close import SCENARIO
 
 LOST = [trial(i) for i in range(40)]
 FINE = [answered(i) for i in range(40)]
@@ -23,6 +27,8 @@ MISSED = [answered(i, exposure=Exposure.NOT_EXPOSED) for i in range(40)]
 LATE_LOOP = [trial(i, exposure=Exposure.FIN_DELIVERED) for i in range(40)]
 IN_WINDOW = [answered(i, idle_ms=1980.0) for i in range(40)]
 BEFORE_WINDOW = [answered(i, idle_ms=1930.0) for i in range(40)]
+NEVER_PRIMED = [answered(i, idle_ms=None, primed=False) for i in range(40)]
+NEVER_SENT = [answered(i, idle_ms=None, exposure=Exposure.NOT_SENT) for i in range(40)]
 BOX = [*LOST, *(answered(i, idle_ms=1940.0, exposure=Exposure.NOT_EXPOSED) for i in range(40, 60))]
 
 CONTROL = lane()
@@ -62,6 +68,10 @@ LAG = lane(aim=Aim.STALLED_PROXY)
         pytest.param(
             PREVENTION_HELD, [answered(i, armed=False) for i in range(40)], Verdict.INCONCLUSIVE, id="round not set"
         ),
+        pytest.param(CURE, [*RETRIED, trial(40, status=200)], Verdict.FAIL, id="answered, yet not executed"),
+        pytest.param(PREVENTION, NEVER_PRIMED, Verdict.INCONCLUSIVE, id="no idle connection to keep requests off"),
+        pytest.param(PREVENTION_HELD, NEVER_PRIMED, Verdict.INCONCLUSIVE, id="no idle connection, round set"),
+        pytest.param(PREVENTION, NEVER_SENT, Verdict.INCONCLUSIVE, id="answered without asking the upstream"),
         pytest.param(CRASH, CRASHED, Verdict.PASS, id="executed once and lost"),
         pytest.param(CRASH, TWICE, Verdict.FAIL, id="repeated where it must not be"),
         pytest.param(DOUBLE, TWICE, Verdict.PASS, id="executed twice"),
@@ -74,6 +84,17 @@ LAG = lane(aim=Aim.STALLED_PROXY)
 def test_judge_lane(lane_plan: LanePlan, trials: Sequence[Trial], expected: Verdict) -> None:
     finding = judge_lane(plan(lane_plan), lane_plan, trials)
     assert finding.verdict is expected, finding.sentence
+
+
+@pytest.mark.parametrize("lane_plan", [CONTROL, CURE, PREVENTION, CRASH, DOUBLE, LAG])
+def test_nothing_passes_on_almost_nothing(lane_plan: LanePlan) -> None:
+    """However few requests a user asks for: with five of five, "all" and "none" cannot be told apart."""
+    tiny = msgspec.structs.replace(plan(lane_plan), setup=setup(min_exposed=0))
+    for trials in (LOST, RETRIED, IN_WINDOW, CRASHED, TWICE, LATE_LOOP):
+        for n in range(6):
+            assert judge_lane(tiny, lane_plan, trials[:n]).verdict is Verdict.INCONCLUSIVE
+    assert interval(0, 6).high < interval(6, 6).low
+    assert interval(0, 5).high > interval(5, 5).low
 
 
 def test_trials_of_other_arms_and_methods_do_not_count() -> None:
@@ -110,9 +131,40 @@ def test_each_method_has_its_own_control() -> None:
     assert credit(findings, {"fix": "control"})[2].verdict is Verdict.INCONCLUSIVE
 
 
+ROUND: dict[str, Any] = {"kind": "client.round"}
+GENERATOR: dict[str, Any] = {"kind": "client.generator", "cpu_s": 1.0, "wall_s": 10.0}
+WIRE: dict[str, Any] = {"kind": "client.wire", "lost": 0, "dropped": 0}
+STEADY: list[dict[str, Any]] = [
+    {
+        "kind": "client.steady",
+        "req_id": f"steady.{i}",
+        "arm": "control",
+        "method": "POST",
+        "status": 200,
+        "sent_ns": 0,
+        "done_ns": 41_000_000,
+    }
+    for i in range(3)
+]
+
+
+def sent(*reused: bool) -> dict[str, Any]:
+    """What the proxy says of the steady requests: whether each was sent on a used connection."""
+    kind = "exchange.sent"
+    return {f"steady.{i}": [{"kind": kind, "conn": "a>b", "reused": again}] for i, again in enumerate(reused)}
+
+
 def evidence(**changes: Any) -> Evidence:
-    lines: list[Any] = [{"kind": "client.round"}, {"kind": "client.generator", "cpu_s": 1.0, "wall_s": 10.0}]
-    made = Evidence(client=lines, proxy={}, executions=Counter(), upstream_closes={}, flows={}, wire=None)
+    made = Evidence(
+        client=[ROUND, GENERATOR, *STEADY],
+        proxy=sent(False, True, True),
+        proxied_by={},
+        executions={line["req_id"]: [1] for line in STEADY},
+        upstream_closes={},
+        flows={},
+        places={},
+        wire=WIRE,
+    )
     for name, value in changes.items():
         setattr(made, name, value)
     return made
@@ -129,9 +181,8 @@ def test_an_orderly_run_passes_all_checks() -> None:
 
 
 HALF_MISSED = [*LOST[:20], *(msgspec.structs.replace(t, exposure=Exposure.NEW_CONNECTION) for t in LOST[20:])]
-GENERATOR_BUSY = [{"kind": "client.round"}, {"kind": "client.generator", "cpu_s": 9.0, "wall_s": 10.0}]
-WIRE_LOST = {"kind": "client.wire", "lost": 1, "dropped": 0}
-WIRE_DROPPED = {"kind": "client.wire", "lost": 0, "dropped": 1}
+GENERATOR_BUSY = [ROUND, {**GENERATOR, "cpu_s": 9.0}]
+TOLD_OF_TWO = {"steady.0": [1], "steady.2": [1]}
 
 
 @pytest.mark.parametrize(
@@ -143,16 +194,40 @@ WIRE_DROPPED = {"kind": "client.wire", "lost": 0, "dropped": 1}
         ("schedule kept", [trial(i, late_ms=30.0) for i in range(40)], {}),
         ("schedule kept", LOST, {"client": [GENERATOR_BUSY[1]]}),
         ("generator not the limit", LOST, {"client": GENERATOR_BUSY}),
-        ("generator not the limit", LOST, {"client": [{"kind": "client.round"}]}),
-        ("wire", LOST, {"wire": WIRE_LOST}),
-        ("wire", LOST, {"wire": WIRE_DROPPED}),
+        ("generator not the limit", LOST, {"client": [ROUND]}),
+        ("wire", LOST, {"wire": {**WIRE, "lost": 1}}),
+        ("wire", LOST, {"wire": {**WIRE, "dropped": 1}}),
+        ("wire", LOST, {"wire": None}),
         ("aim", HALF_MISSED, {}),
+        ("reuse", LOST, {"proxy": sent(False, False, False)}),
+        ("reuse", LOST, {"proxy": sent(False, True, False)}),
+        ("reuse", LOST, {"proxy": {}}),
+        ("reuse", LOST, {"client": [ROUND, GENERATOR]}),
+        ("witnesses whole", LOST, {"executions": TOLD_OF_TWO}),
     ],
 )
 def test_a_run_that_was_no_experiment_is_inconclusive(
     check: str, trials: Sequence[Trial], changes: dict[str, Any]
 ) -> None:
     assert run_checks(trials, **changes)[check] is Verdict.INCONCLUSIVE
+
+
+def test_an_arm_that_means_not_to_reuse_must_not() -> None:
+    no_reuse = lane(reuses=False)
+    reusing, not_reusing = evidence(), evidence(proxy=sent(False, False, False))
+    found = [{c.name: c.verdict for c in check_run(plan(no_reuse), e, LOST, [])} for e in (reusing, not_reusing)]
+    assert [checks["reuse"] for checks in found] == [Verdict.INCONCLUSIVE, Verdict.PASS]
+
+
+def test_an_arm_that_missed_is_not_hidden_by_many_that_did_not() -> None:
+    lanes = [lane(f"arm{i}") for i in range(10)]
+    found = [judge_lane(plan(*lanes), each, [trial(i, arm=each.arm) for i in range(40)]) for each in lanes]
+    fewer = [*(trial(i, arm="arm0") for i in range(24)), *(answered(i, arm="arm0") for i in range(24, 40))]
+    missed = judge_lane(plan(*lanes), lanes[0], fewer)
+    assert missed.verdict is Verdict.PASS  # 24 are enough to judge the arm, but 40 were aimed
+    checks = {check.name: check for check in check_run(plan(*lanes), evidence(), LOST, [missed, *found[1:]])}
+    assert checks["aim"].verdict is Verdict.INCONCLUSIVE
+    assert "arm0.POST" in checks["aim"].sentence
 
 
 @pytest.mark.parametrize(
@@ -180,7 +255,7 @@ def late_wire(late_ms: float) -> Evidence:
         Segment(True, "D", 9, t, t + int((20 + late_ms) * 1e6), f"control.POST.0.{i}") for i, t in enumerate(entered)
     ]
     aimed = [{"kind": "client.trial", "req_id": f"control.POST.0.{i}"} for i in range(40)]
-    return evidence(client=aimed, flows={"a>b": [flow]}, wire={"lost": 0, "dropped": 0})
+    return evidence(client=aimed, flows={"a>b": [flow]})
 
 
 @pytest.mark.parametrize(("late_ms", "expected"), [(0.1, Verdict.PASS), (25.0, Verdict.INCONCLUSIVE)])
@@ -192,3 +267,38 @@ def test_a_late_wire_spoils_arms_that_aim_by_time(late_ms: float, expected: Verd
 def test_a_late_wire_does_not_matter_to_arms_that_wait_for_the_fin() -> None:
     checks = {check.name: check for check in check_run(plan(CONTROL), late_wire(25.0), LOST, [])}
     assert checks["wire"].verdict is Verdict.PASS
+
+
+def closing_at(close_ms: float) -> Evidence:
+    """A run in which the upstream closed every connection of the control at this idle age."""
+    answer = Segment(False, "D", 9, 0, int(RTT_MS / 2 * 1e6), "")
+    fin = Segment(False, "F", 0, int(close_ms * 1e6), int((close_ms + RTT_MS / 2) * 1e6), "")
+    return evidence(flows={LOST[0].conn: [Flow(LOST[0].conn, "control.POST", [answer, fin])]})
+
+
+@pytest.mark.parametrize(
+    ("lane_plan", "close_ms", "expected"),
+    [
+        pytest.param(PREVENTION, 2001.0, Verdict.PASS, id="as calibrated"),
+        pytest.param(PREVENTION, 2500.0, Verdict.INCONCLUSIVE, id="half a second later than the arms aimed"),
+        pytest.param(CONTROL, 2500.0, Verdict.PASS, id="later, but nothing aims by time"),
+    ],
+)
+def test_what_aims_by_time_must_have_aimed_at_the_real_close(
+    lane_plan: LanePlan, close_ms: float, expected: Verdict
+) -> None:
+    result = conclude(SCENARIO, plan(lane_plan), closing_at(close_ms), LOST, duration_s=1.0, files=())
+    (check,) = (check for check in result.checks if check.name == "upstream closes")
+    assert check.verdict is expected, check.sentence
+
+
+def test_a_run_that_was_no_experiment_praises_no_fix() -> None:
+    cure = lane("order-timeouts", aim=Aim.GAPS, expect=Expect.MENDED, prevents=True)
+    trials = [*LOST, *(answered(i, "order-timeouts", idle_ms=1980.0) for i in range(40))]
+    told = []
+    for damage in ([], ["wire.jsonl is missing"]):
+        lines = [ROUND, ROUND, GENERATOR, *STEADY, *({**line, "arm": "order-timeouts"} for line in STEADY)]
+        made = evidence(client=lines, damage=damage)
+        told.append(conclude(SCENARIO, plan(CONTROL, cure), made, trials, duration_s=1.0, files=()))
+    assert [result.verdict for result in told] == [Verdict.PASS, Verdict.INCONCLUSIVE]
+    assert [any("order-timeouts" in line for line in result.story) for result in told] == [True, False]

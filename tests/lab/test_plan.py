@@ -4,7 +4,7 @@ import pytest
 from evidence import setup
 
 from lab.model import Aim, Expect, Verdict
-from lab.plan import Calibration, LanePlan, abilities, lay_out, window_ms
+from lab.plan import Calibration, LanePlan, lay_out, window_ms
 from scenarios.idle_close import SCENARIO
 
 STEADY = Calibration((2000.2, 2000.9, 2001.4), (40.2,))
@@ -13,15 +13,13 @@ ONE_LATE = Calibration((*(2000.0 + i / 10 for i in range(15)), 2055.0), (40.2,))
 ALL_ARMS = tuple(arm.name for arm in SCENARIO.arms)
 
 
-def lanes(calibration: Calibration = STEADY, *, hint: bool = True, **changes: object) -> dict[str, LanePlan]:
-    the_setup = setup(arms=ALL_ARMS, **changes)
-    found, _ = lay_out(SCENARIO, the_setup, calibration, abilities(the_setup, calibration, sends_hint=hint))
+def lanes(calibration: Calibration = STEADY, **changes: object) -> dict[str, LanePlan]:
+    found, _ = lay_out(SCENARIO, setup(arms=ALL_ARMS, **changes), calibration)
     return {lane.name: lane for lane in found}
 
 
-def not_judged(calibration: Calibration = STEADY, *, hint: bool = True, **changes: object) -> dict[str, str]:
-    the_setup = setup(arms=ALL_ARMS, **changes)
-    _, found = lay_out(SCENARIO, the_setup, calibration, abilities(the_setup, calibration, sends_hint=hint))
+def not_judged(calibration: Calibration = STEADY, **changes: object) -> dict[str, str]:
+    _, found = lay_out(SCENARIO, setup(arms=ALL_ARMS, **changes), calibration)
     return {arm.arm: arm.because for arm in found}
 
 
@@ -69,11 +67,21 @@ def test_the_proof_needs_real_packets(wire: str, expected: Expect) -> None:
 
 
 def test_an_upstream_that_closes_on_a_tick_has_no_window_to_map() -> None:
-    missing = not_judged(TICKING, upstream="gunicorn", hint=False)
+    missing = not_judged(TICKING, upstream="gunicorn")
     assert "differ by 960 ms" in missing["window"]
     assert missing["honour-hint"] == "gunicorn sends no Keep-Alive: timeout field"
     assert "crash" not in missing
     assert lanes(TICKING, upstream="gunicorn")["order-timeouts.POST"].aim is Aim.HELD_FIN
+
+
+def test_a_hint_that_leaves_no_time_to_reuse_is_no_fix_to_try() -> None:
+    """One second, less the proxy's safety second, is a proxy that never reuses: another fix."""
+    assert not_judged(keep_alive_s=1.9)["honour-hint"].startswith("of a hint of 1 s nothing is left")
+    assert "honour-hint" not in not_judged(keep_alive_s=2.0)
+
+
+def test_of_an_upstream_that_never_closed_nothing_can_be_shown() -> None:
+    assert lay_out(SCENARIO, setup(arms=ALL_ARMS), Calibration((), ())) == ((), ())
 
 
 def test_a_loopback_can_hold_nothing_so_shots_are_blind() -> None:

@@ -4,13 +4,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from evidence import lane, plan
 
-from lab.lane import ROUND, TRIAL
+from lab.lane import PRIMED, ROUND, TRIAL
 from lab.model import Exposure, Outcome
-from lab.witness.trials import Trial, join, load
+from lab.witness.evidence import Evidence, load
+from lab.witness.trials import Trial, join
 from proxy.events import EXCHANGE_ATTEMPT_FAILED, EXCHANGE_FINISHED, EXCHANGE_SENT, EventLog, Kind
 
 MS = 1_000_000
+ARM = lane()
 CONN = "10.77.0.1:40000>10.77.1.1:9000"
 ID = "control.POST.0.0"
 
@@ -24,6 +27,7 @@ class Folder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.link = ARM.name
         names = {"client": "client", "wire": "wire", "proxy-control.POST": "proxy", "upstream-shared": "upstream"}
         self.logs = {at: EventLog(path / f"{name}.jsonl", at) for name, at in names.items()}
 
@@ -32,6 +36,10 @@ class Folder:
         ns = (2010 * MS, 2010 * MS, None, 2051 * MS)
         self.logs["client"].emit(TRIAL, "", 0, ID, "control", "POST", 0, True, 1990.0, *ns, outcome, status, cause)
         self.logs["client"].emit(ROUND, "", 0, "control", "POST", 0, 1, 1, 1, 0)
+
+    def primed(self, status: int = 200, number: int = 0) -> None:
+        req_id = f"control.POST.0.{number}.prime"
+        self.logs["client"].emit(PRIMED, "", 0, req_id, "control", "POST", 0, -1 * MS, 21 * MS, "answered", status)
 
     def sent(self, t_ms: float = 2010, conn: str = CONN, reused: bool = True) -> None:
         self.logs["proxy"].emit(EXCHANGE_SENT, conn, 1, ID, 1, reused, 93, t_ns=int(t_ms * MS))
@@ -46,7 +54,7 @@ class Folder:
 
     def segment(self, direction: str, flags: str, t_in: float, t_out: float | None, req_id: str = "") -> None:
         stamps = (int(t_in * MS), None if t_out is None else int(t_out * MS))
-        self.logs["wire"].emit(SEGMENT, CONN, 0, "l", direction, flags, 93, *stamps, 1, 1, req_id, CONN)
+        self.logs["wire"].emit(SEGMENT, CONN, 0, self.link, direction, flags, 93, *stamps, 1, 1, req_id, CONN)
 
     def crossing(self) -> None:
         self.segment("up", "S", -2, -1)
@@ -55,16 +63,19 @@ class Folder:
         self.segment("down", "F", 2000, 2030)
         self.segment("up", "D", 2010, 2030, ID)
 
-    def executed(self) -> None:
-        self.logs["upstream"].emit(EXECUTED, CONN, 0, ID, "POST", "/", 1)
+    def executed(self, t_ms: float = 2030) -> None:
+        self.logs["upstream"].emit(EXECUTED, CONN, 0, ID, "POST", "/", 1, t_ns=int(t_ms * MS))
 
     def closed(self, t_ms: float, unread: int = 0) -> None:
         self.logs["upstream"].emit(CLOSED, CONN, 0, "idle_timeout", "fin", 2000.0, unread, 1, t_ns=int(t_ms * MS))
 
-    def trial(self) -> Trial:
+    def evidence(self, **changes: Any) -> Evidence:
         for log in self.logs.values():
             log.close()
-        evidence = load(self.path)
+        return load(self.path, plan(ARM, **changes))
+
+    def trial(self, **changes: Any) -> Trial:
+        evidence = self.evidence(**changes)
         assert evidence.damage == []
         (found,) = join(evidence)
         return found
@@ -127,7 +138,7 @@ def test_without_a_wire_send_and_close_are_compared(
     folder.sent(2010)
     folder.finished()
     folder.closed(closed_ms, unread)
-    assert folder.trial().exposure is expected
+    assert folder.trial(wire="loopback").exposure is expected
 
 
 def contradictions() -> list[Any]:
@@ -161,3 +172,94 @@ def test_a_proxy_that_omits_a_request_is_contradicted(folder: Folder) -> None:
     folder.crossing()
     folder.sent()
     assert folder.trial().dispute == "the proxy says nothing of this request"
+
+
+@pytest.mark.parametrize(
+    ("primes", "prime_id", "expected"),
+    [
+        pytest.param([200], f"{ID}.prime", True, id="answered, on a connection of its own"),
+        pytest.param([502], f"{ID}.prime", False, id="not answered"),
+        pytest.param([200], "", False, id="answered by nobody behind the wire"),
+        pytest.param([], f"{ID}.prime", False, id="never sent"),
+    ],
+)
+def test_what_was_primed(folder: Folder, primes: list[int], prime_id: str, expected: bool) -> None:
+    folder.client()
+    for status in primes:
+        folder.primed(status)
+    folder.segment("up", "D", 0, 20, prime_id)
+    folder.segment("down", "D", 0.5, 20.5)
+    folder.segment("up", "D", 2010, 2030, ID)
+    assert folder.trial().primed is expected
+
+
+def test_two_that_shared_a_connection_are_not_primed(folder: Folder) -> None:
+    folder.client()
+    for number, at in ((0, 0), (1, 30)):
+        folder.primed(number=number)
+        folder.segment("up", "D", at, at + 20, f"control.POST.0.{number}.prime")
+        folder.segment("down", "D", at + 20, at + 40)
+    assert not folder.trial().primed
+
+
+def test_the_proxy_of_another_arm_is_noticed(folder: Folder) -> None:
+    folder.client()
+    folder.crossing()
+    folder.sent()
+    folder.finished()
+    (folder.path / "proxy-control.POST.jsonl").rename(folder.path / "proxy-window.POST.jsonl")
+    for log in folder.logs.values():
+        log.close()
+    EventLog(folder.path / "proxy-control.POST.jsonl", "proxy").close()
+    (trial,) = join(load(folder.path, plan(ARM, lane("window"))))
+    assert trial.dispute == "the client says that it belongs to control.POST, the proxy of window.POST had it"
+
+
+def test_the_link_of_another_arm_is_noticed(folder: Folder) -> None:
+    folder.link = "window.POST"
+    folder.client()
+    folder.crossing()
+    folder.sent()
+    folder.finished()
+    assert folder.trial().dispute.endswith("the wire saw it on the link of window.POST")
+
+
+@pytest.mark.parametrize(
+    ("sent_ms", "executed_ms", "dispute"),
+    [
+        pytest.param(2010, 2031, "", id="in order"),
+        pytest.param(2012, 2028, "", id="a little out of order, as by a process put aside"),
+        pytest.param(2060, 2031, "the wire had it 50 ms before the proxy", id="proxy ahead"),
+        pytest.param(1950, 2031, "the proxy had it 60 ms before the client", id="proxy behind"),
+        pytest.param(2010, 1980, "the upstream had it 50 ms before the wire", id="upstream behind"),
+        pytest.param(2010, 2080, "the client had it 29 ms before the upstream", id="upstream ahead"),
+    ],
+)
+def test_a_clock_that_is_wrong_is_noticed(folder: Folder, sent_ms: float, executed_ms: float, dispute: str) -> None:
+    folder.client(200)
+    folder.segment("up", "D", 0, 20, "old")
+    folder.segment("down", "D", 0.5, 20.5)
+    folder.segment("up", "D", 2010, 2030, ID)
+    folder.segment("down", "D", 2031, 2051)
+    folder.sent(sent_ms)
+    folder.executed(executed_ms)
+    folder.finished(200)
+    assert folder.trial().dispute == (f"{dispute} let it go, by their clocks" if dispute else "")
+
+
+@pytest.mark.parametrize("name", ["client.jsonl", "wire.jsonl", "proxy-control.POST.jsonl"])
+def test_a_witness_that_left_no_log_is_missed(folder: Folder, name: str) -> None:
+    folder.client()
+    folder.evidence()
+    (folder.path / name).unlink()
+    assert load(folder.path, plan(ARM)).damage == [f"{name} is missing"]
+
+
+def test_a_torn_line_of_a_real_server_is_damage(folder: Folder) -> None:
+    (folder.path / "executions-shared.jsonl").write_text(
+        f'{{"t":1,"kind":"exchange.executed","req_id":"{ID}"}}\n{{"t":2,"ki'
+    )
+    folder.client()
+    evidence = folder.evidence()
+    assert evidence.damage == ["executions-shared.jsonl has a line that is not JSON after line 1"]
+    assert evidence.executions == {ID: [1]}

@@ -53,7 +53,7 @@ def test_a_bound_above_zero_is_never_written_as_zero() -> None:
     ("expected", "is_fix", "verdict", "tone", "words"),
     [
         (Expect.LOST, False, Verdict.PASS, "plain", "breaks, as it must"),
-        (Expect.BOX, False, Verdict.PASS, "plain", "breaks inside the window only"),
+        (Expect.BOX, False, Verdict.PASS, "plain", "breaks where it meets the close only"),
         (Expect.LOST, True, Verdict.PASS, "bad", "does not help"),
         (Expect.MENDED, True, Verdict.PASS, "good", "mends it"),
         (Expect.EXECUTED_ONCE, True, Verdict.PASS, "plain", "lost, but executed once only"),

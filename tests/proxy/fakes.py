@@ -4,6 +4,8 @@ what it is told to. Bytes go in at one end and come out at the other, in the ord
 from __future__ import annotations
 
 import heapq
+import socket
+import struct
 from collections.abc import Callable, Coroutine, Generator
 from itertools import count
 from typing import Any
@@ -105,17 +107,17 @@ class Dial:
     def __await__(self) -> Generator[Any, None, None]:
         yield self
 
-    def accept(self) -> Peer:
-        """It succeeds."""
+    def accept(self, *, reset: bool = False) -> Peer:
+        """It succeeds; `reset`: and the kernel knows already that the peer has gone again."""
         self.loop.dials.remove(self)
-        peer = Peer(self.factory(), ("10.0.0.2", next(PORTS)), self.address)
+        peer = Peer(self.factory(), ("10.0.0.2", next(PORTS)), None if reset else self.address)
         peer.protocol.connection_made(peer.transport)
         if not self.task.cancelled:
             with pytest.raises(StopIteration):
                 self.task.coroutine.send(None)
         return peer
 
-    def fail(self, problem: OSError) -> None:
+    def fail(self, problem: Exception) -> None:
         self.loop.dials.remove(self)
         with pytest.raises(StopIteration):
             self.task.coroutine.throw(problem)
@@ -124,7 +126,7 @@ class Dial:
 class FakeTransport:
     """Keeps what is written. Behaves like uvloop's where that matters: see tests/platform."""
 
-    def __init__(self, sockname: tuple[str, int], peername: tuple[str, int]) -> None:
+    def __init__(self, sockname: tuple[str, int], peername: tuple[str, int] | None) -> None:
         self.info: dict[str, Any] = {"socket": self, "sockname": sockname, "peername": peername}
         self.written = bytearray()
         self.reading = True
@@ -133,9 +135,14 @@ class FakeTransport:
         self.eof_written = False
         self.refuses = False  # the kernel takes nothing more
         self.waiting = 0  # bytes that the kernel has not taken
+        self.resets = False  # its close is an RST
 
     def fileno(self) -> int:
         return -1
+
+    def setsockopt(self, level: int, option: int, value: bytes) -> None:
+        assert (level, option, value) == (socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.resets = True
 
     def get_extra_info(self, name: str) -> Any:
         return self.info[name]
@@ -179,7 +186,7 @@ class FakeTransport:
 class Peer:
     """The other end of a connection of the proxy: a client or an upstream server."""
 
-    def __init__(self, protocol: Any, sockname: tuple[str, int], peername: tuple[str, int]) -> None:
+    def __init__(self, protocol: Any, sockname: tuple[str, int], peername: tuple[str, int] | None) -> None:
         self.protocol = protocol
         self.transport = FakeTransport(sockname, peername)
 
@@ -213,8 +220,9 @@ class Peer:
 
 
 class FakeKernel:
-    """What the kernel would say about any upstream socket."""
+    """What the kernel would say about any upstream socket, and of any client's: what it has not acknowledged."""
 
+    undelivered = 0
     unacked: int | None = 0
     unread = 0
     stirred = False
@@ -245,6 +253,7 @@ class FakeProxy:
         for module in ("upstream", "upstream_connection", "exchange"):
             monkeypatch.setattr(f"proxy.{module}.monotonic", self.loop.time)
         monkeypatch.setattr("proxy.upstream_connection.unacked_bytes", lambda _fd: kernel.unacked)
+        monkeypatch.setattr("proxy.downstream.unacked_bytes", lambda _fd: kernel.undelivered)
         monkeypatch.setattr("proxy.upstream_connection.unread_bytes", lambda _fd: kernel.unread)
         monkeypatch.setattr("proxy.upstream_connection.stirred", lambda _fd: self.stirred)
         loop: Any = self.loop  # as much of one as the proxy needs

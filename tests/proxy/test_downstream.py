@@ -81,6 +81,34 @@ def test_one_empty_line_before_a_request_is_ignored(proxy: FakeProxy) -> None:
         assert client.gets() == PASSED_OK
 
 
+def test_an_empty_line_that_comes_in_two_pieces_is_ignored_too(proxy: FakeProxy) -> None:
+    client = proxy.client()
+    client.sends(b"\r")
+    client.sends(b"\n" + GET)
+    proxy.accept().sends(OK)
+    assert client.gets() == PASSED_OK
+
+
+@pytest.mark.parametrize("request_", [GET, POST])
+def test_an_empty_line_behind_a_request_does_not_keep_the_connection(make_proxy: MakeProxy, request_: bytes) -> None:
+    for draining in (False, True):
+        proxy = make_proxy()
+        client = proxy.client()
+        proxy.loop.passes(10)
+        client.sends(request_ + b"\r\n")
+        server = proxy.accept()
+        server.sends(OK)
+        proxy.gateway.draining = draining
+        proxy.loop.turn()
+        assert client.gets() == PASSED_OK
+        assert client.closed is draining
+        proxy.loop.passes(74)
+        assert client.closed is draining
+        proxy.loop.passes(2)
+        assert client.closed
+        assert proxy.last("downstream.closed")["reason"] == ("drained" if draining else "idle_timeout")
+
+
 # ---- refusing
 
 
@@ -132,6 +160,20 @@ def test_lingering_is_bounded_in_time_and_bytes(proxy: FakeProxy) -> None:
     assert not fast.closed
     fast.sends(b"x")
     assert fast.closed
+
+
+def test_lingering_lasts_while_an_answer_is_on_its_way(proxy: FakeProxy) -> None:
+    """An RST would destroy it. But nobody may take for ever."""
+    for delivered, lasts in ((True, 52.1), (False, 62.1)):
+        proxy.kernel.undelivered = 1000
+        client = proxy.client()
+        client.sends(GET.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n") + GET)
+        proxy.accept().sends(OK_CLOSE)
+        proxy.loop.passes(50)
+        assert not client.closed
+        proxy.kernel.undelivered = 0 if delivered else 500
+        proxy.loop.passes(lasts - 50)
+        assert client.closed
 
 
 @pytest.mark.parametrize("body", [b"x\r\n", b"2\r\nbodyXX\r\n"])
@@ -280,6 +322,16 @@ def test_a_client_that_does_not_wait_gets_no_100(proxy: FakeProxy) -> None:
     assert client.gets() == PASSED_OK
 
 
+def test_a_client_slow_before_there_is_a_connection_pauses_the_upstream_too(proxy: FakeProxy) -> None:
+    client = proxy.client()
+    client.sends(POST[:-4].replace(b"\r\n\r\n", b"\r\nExpect: 100-continue\r\n\r\n"))
+    client.protocol.pause_writing()  # the 100 was the drop too much
+    server = proxy.accept()
+    assert not server.transport.reading
+    client.protocol.resume_writing()
+    assert server.transport.reading
+
+
 # ---- backpressure
 
 
@@ -329,6 +381,54 @@ def test_pipelined_requests_wait_for_a_client_that_does_not_read(proxy: FakeProx
     client.protocol.resume_writing()
     proxy.loop.turn()
     assert server.gets().startswith(b"GET /a ")
+
+
+def test_requests_are_not_taken_from_a_client_that_does_not_read_answers(proxy: FakeProxy) -> None:
+    """Otherwise each would add an answer to those that wait in memory."""
+    client, server = proxy.pair()
+    client.sends(GET)
+    server.gets()
+    server.sends(OK[:-1])
+    client.protocol.pause_writing()
+    server.protocol.data_received(OK[-1:])
+    client.sends(GET)
+    assert not client.transport.reading
+    assert server.gets() == b""
+    client.protocol.resume_writing()
+    proxy.loop.turn()
+    assert server.gets().startswith(b"GET /a ")
+    assert client.transport.reading
+
+
+@pytest.mark.parametrize("request_", [POST, CHUNKED])
+def test_a_client_that_sends_but_does_not_read_is_closed_at_last(proxy: FakeProxy, request_: bytes) -> None:
+    """The response began before the request was complete, and nobody takes it."""
+    client, server = proxy.pair()
+    client.sends(request_[:-2])
+    server.sends(b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\n123")
+    client.protocol.pause_writing()
+    proxy.loop.passes(40)
+    client.sends(request_[-2:-1])
+    proxy.loop.passes(10)
+    client.sends(request_[-1:])
+    proxy.loop.passes(11)
+    assert client.closed
+    assert server.closed
+    assert proxy.last("downstream.closed")["reason"] == "write_timeout"
+
+
+def test_a_client_whose_body_is_not_taken_is_not_to_blame(proxy: FakeProxy) -> None:
+    client, server = proxy.pair()
+    client.sends(POST[:-2])
+    server.sends(b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\n1")
+    server.protocol.pause_writing()
+    client.protocol.pause_writing()
+    client.protocol.resume_writing()
+    for _ in range(4):
+        proxy.loop.passes(30)
+        server.sends(b"2")
+    assert not client.closed
+    assert proxy.of("exchange.finished") == []
 
 
 def test_a_slow_upstream_pauses_the_client(proxy: FakeProxy) -> None:
@@ -451,6 +551,32 @@ def test_a_draining_proxy_says_close_and_closes_what_is_idle(proxy: FakeProxy) -
     assert client.closed
 
 
+def test_a_draining_proxy_answers_what_has_come_behind(proxy: FakeProxy) -> None:
+    client, server = proxy.pair()
+    client.sends(GET + GET)
+    server.sends(OK)
+    proxy.gateway.draining = True
+    client.protocol.drain()
+    proxy.loop.turn()
+    server.sends(OK)
+    first, second = client.gets().split(b"ok")[:2]
+    assert "connection" not in fields_of(first)
+    assert fields_of(second)["connection"] == "close"
+    assert client.closed
+
+
+@pytest.mark.parametrize(("response", "status"), [(b"", 503), (OK[:-1], 200)])
+def test_what_draining_cuts_off_is_not_laid_at_the_clients_door(proxy: FakeProxy, response: bytes, status: int) -> None:
+    client, server = proxy.pair()
+    client.sends(GET)
+    if response:
+        server.sends(response)
+    client.protocol.abort()
+    finished = proxy.last("exchange.finished")
+    assert (finished["cause"], finished["status"]) == ("draining", status)
+    assert proxy.last("upstream.closed")["reason"] == proxy.last("downstream.closed")["reason"] == "drained"
+
+
 def test_a_draining_proxy_waits_a_moment_for_first_requests(proxy: FakeProxy) -> None:
     asks, silent = proxy.client(), proxy.client()
     proxy.gateway.draining = True
@@ -471,3 +597,4 @@ def test_one_line_repr(proxy: FakeProxy) -> None:
     assert repr(client.protocol) == f"<DownstreamConnection IDLE {client.protocol.name}, 1 requests>"
     client.sends(GET[:5])
     assert repr(client.protocol).startswith("<DownstreamConnection HEAD 10.0.0.1:")
+    assert repr(client.protocol._reader) == "<RequestReader in a head>"

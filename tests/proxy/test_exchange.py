@@ -226,6 +226,31 @@ def test_a_response_that_breaks_off_closes_the_client_and_is_never_followed_by_a
     assert (finished["status"], finished["cause"]) == (200, "truncated_response")
 
 
+@pytest.mark.parametrize("version", [b"1.0", b"1.1"])
+@pytest.mark.parametrize("breaks", [Peer.closes, lambda server: server.protocol._expired()], ids=["fin", "timeout"])
+def test_a_response_that_only_a_close_ends_is_broken_off_with_a_reset(
+    proxy: FakeProxy, version: bytes, breaks: Callable[[Peer], None]
+) -> None:
+    """A client of HTTP/1.0 knows no chunks: a FIN would tell it that all is there."""
+    client, server = proxy.pair()
+    client.sends(GET.replace(b"1.1", version))
+    server.sends(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\n123\r\n")
+    breaks(server)
+    assert client.closed
+    assert client.transport.resets is (version == b"1.0")
+
+
+def test_so_is_one_whose_request_turns_out_bad(proxy: FakeProxy) -> None:
+    client, server = proxy.pair()
+    client.sends(POST[:-1].replace(b"1.1", b"1.0"))
+    server.sends(b"HTTP/1.1 200 OK\r\n\r\n123")
+    proxy.loop.passes(61)
+    assert client.transport.resets
+    assert client.closed
+    assert not client.transport.eof_written
+    assert len(proxy.of("exchange.finished")) == len(proxy.of("downstream.closed")) == 1
+
+
 def test_broken_chunks_in_a_response_close_the_client(proxy: FakeProxy) -> None:
     client, server = proxy.pair()
     client.sends(GET)

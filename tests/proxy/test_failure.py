@@ -64,7 +64,7 @@ def test_a_connect_that_failed(exc: BaseException, failure: Failure) -> None:
                 F.INVALID_RESPONSE,
             },
         ),
-        (503, {F.POOL_EXHAUSTED, F.DRAINING}),
+        (503, {F.POOL_EXHAUSTED, F.TOO_MANY_CONNECTIONS, F.DRAINING}),
         (504, {F.CONNECT_TIMEOUT, F.RESPONSE_TIMEOUT}),
         (400, {F.BAD_REQUEST}),
         (408, {F.REQUEST_TIMEOUT}),

@@ -55,6 +55,11 @@ TABLE = [
     Row(
         "connect refused, POST",
         LOST_POST._replace(reused=False, failure=Failure.CONNECT_REFUSED, sent_bytes=0, proof=Proof.UNPROCESSED),
+        (False, True, True, True, True),
+    ),
+    Row(
+        "connect timeout, POST",
+        LOST_POST._replace(reused=False, failure=Failure.CONNECT_TIMEOUT, sent_bytes=0, proof=Proof.UNPROCESSED),
         (False, False, False, True, True),
     ),
     Row("slow, GET", LOST_GET._replace(failure=Failure.RESPONSE_TIMEOUT), (False, False, False, True, True)),

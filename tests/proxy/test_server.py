@@ -11,8 +11,9 @@ import struct
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -315,6 +316,71 @@ def test_above_the_limit_clients_are_told_so(start: Start) -> None:
         assert fields_of(page)["retry-after"] == "1"
         first.sendall(b"x\r\n\r\n")
         assert status_of(read_all(first)) == 400
+
+
+def test_who_is_turned_away_takes_nobodys_place(start: Start) -> None:
+    proxy = start("--limits.max_downstream_connections", "1")
+    with proxy.connect() as first:
+        turned_away = [proxy.connect() for _ in range(50)]
+        for client in turned_away:
+            assert status_of(client.recv(65536)) == 503
+        first.sendall(b"x\r\n\r\n")
+        assert status_of(read_all(first)) == 400
+    time.sleep(0.1)
+    with proxy.connect() as client:
+        client.sendall(b"x\r\n\r\n")
+        assert status_of(read_all(client)) == 400
+    for client in turned_away:
+        client.close()
+
+
+def test_whoever_leaves_at_whatever_byte_it_all_adds_up(start: Start, upstream: Listener, tmp_path: Path) -> None:
+    """Descriptors are given back, all that opened has closed, every exchange ends once, and nobody complains."""
+    log = tmp_path / "events.jsonl"
+    proxy = start("--log.events", str(log))
+    descriptors = Path(f"/proc/{proxy.process.pid}/fd")
+    at_first = len(list(descriptors.iterdir()))
+
+    def answer_in_part() -> None:
+        while True:
+            try:
+                server = upstream.accept()
+            except OSError:
+                return
+            with server, suppress(OSError):
+                if request := read_message(server):
+                    _, bytes_, leave = request.split(b" ")[1].split(b"/")
+                    server.sendall(OK[: int(bytes_)])
+                    if leave == b"reset":
+                        reset(server)
+
+    answering = threading.Thread(target=answer_in_part, daemon=True)
+    answering.start()
+    for sent in range(len(POST) + 1):
+        client = proxy.connect()
+        client.sendall(POST[:sent].replace(b"/a", b"/0/reset"))
+        (reset if sent % 2 else socket.socket.close)(client)
+    for received in range(len(OK) + 1):
+        for leave in (b"reset", b"close"):
+            with proxy.connect() as client:
+                client.sendall(b"GET /%d/%b HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n" % (received, leave))
+                response = read_all(client)
+                assert status_of(response) in (200, 502)
+                assert (body_of(response) == b"ok") is (received == len(OK))
+    deadline = time.monotonic() + PATIENCE_S
+    while len(list(descriptors.iterdir())) > at_first and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert len(list(descriptors.iterdir())) == at_first
+    upstream.socket.shutdown(socket.SHUT_RDWR)
+    answering.join(PATIENCE_S)
+    proxy.stop()
+    seen: dict[str, list[Any]] = {}
+    for event in events_of(log):
+        seen.setdefault(event["kind"], []).append(event.get("exchange") or event.get("conn"))
+    assert sorted(seen["downstream.opened"]) == sorted(seen["downstream.closed"])
+    assert sorted(seen["upstream.opened"]) == sorted(seen["upstream.closed"])
+    assert len(set(seen["exchange.finished"])) == len(seen["exchange.finished"])
+    assert set(seen["exchange.started"]) <= set(seen["exchange.finished"])
 
 
 # ---- the end

@@ -122,6 +122,29 @@ def test_an_invalid_response_is_a_502_and_the_connection_is_closed(proxy: FakePr
     assert not client.closed
 
 
+CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+
+@pytest.mark.parametrize("pieces", [1, 100])
+def test_interim_responses_may_be_many_but_not_without_end(proxy: FakeProxy, pieces: int) -> None:
+    client = proxy.client()
+    most = proxy.config.limits.head_bytes // len(CONTINUE)
+    client.sends(GET)
+    server = proxy.accept()
+    for _ in range(pieces):
+        server.sends(CONTINUE * (most // pieces))
+    server.sends(OK)
+    assert client.gets().endswith(PASSED_OK)
+    client.sends(GET)
+    for _ in range(pieces):
+        server.sends(CONTINUE * (most // pieces))
+    server.sends(CONTINUE * pieces)
+    page = client.gets().rpartition(b"\r\n\r\nHTTP")[2]
+    assert b"invalid_response" in page
+    assert server.closed
+    assert not client.closed
+
+
 @pytest.mark.parametrize(
     ("request_", "response"),
     [
@@ -205,6 +228,22 @@ def test_an_answer_that_crossed_the_request_is_never_taken(proxy: FakeProxy) -> 
     failed = proxy.last("exchange.attempt_failed")
     assert (failed["failure"], failed["proof"]) == ("closed_before_response", "unprocessed")
     assert proxy.last("upstream.closed")["reason"] == "unsolicited_data"
+
+
+@pytest.mark.parametrize("request_", [GET, POST])
+def test_the_second_of_two_answers_that_crossed_the_next_request_is_never_taken(
+    proxy: FakeProxy, request_: bytes
+) -> None:
+    """Whether the upstream, which is out of step, executes that request cannot be known."""
+    client, server = proxy.pair()
+    client.sends(request_)
+    proxy.kernel.unacked = len(server.gets())
+    server.sends(OK)
+    page = client.gets()
+    assert (status_of(page), fields_of(page)["x-kalab-cause"]) == (502, "invalid_response")
+    assert proxy.last("exchange.attempt_failed")["proof"] == "unknown"
+    assert proxy.last("upstream.closed")["reason"] == "unsolicited_data"
+    assert not client.closed
 
 
 def test_an_error_that_acknowledges_the_request_is_the_answer(proxy: FakeProxy) -> None:
@@ -348,17 +387,28 @@ def test_a_connect_that_takes_too_long_is_a_504(proxy: FakeProxy) -> None:
     [
         (ConnectionRefusedError(111, "Connection refused"), "connect_refused"),
         (OSError(113, "No route to host"), "connect_failed"),
+        (UnicodeError("label empty or too long"), "connect_failed"),  # the upstream a..b:80
     ],
 )
-def test_a_connect_that_fails_is_a_502(proxy: FakeProxy, problem: OSError, cause: str) -> None:
+def test_a_connect_that_fails_is_a_502(proxy: FakeProxy, problem: Exception, cause: str) -> None:
     client = proxy.client()
     client.sends(GET)
-    proxy.loop.dials[0].fail(problem)
+    while proxy.loop.dials:
+        proxy.loop.dials[0].fail(problem)
     page = client.gets()
     assert (status_of(page), fields_of(page)["x-kalab-cause"]) == (502, cause)
     assert not client.closed
     assert proxy.upstream.pool.open_count == 0
     assert proxy.of("upstream.closed") == []
+
+
+def test_a_connection_that_is_reset_as_soon_as_it_is_made(proxy: FakeProxy) -> None:
+    client = proxy.client()
+    client.sends(GET)
+    server = proxy.loop.dials[0].accept(reset=True)
+    server.resets()
+    assert fields_of(client.gets())["x-kalab-cause"] == "reset_before_response"
+    assert proxy.last("upstream.closed").conn.endswith(">10.0.0.3:9000")
 
 
 # ---- the pool at work

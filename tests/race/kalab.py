@@ -57,6 +57,19 @@ def kalab(*words: str, rights: bool = True, env: Mapping[str, str] | None = None
     return Ended(done.returncode, done.stdout, done.stderr)
 
 
+def start(*words: str) -> subprocess.Popen[str]:
+    """Starts one command in a session of its own, as a terminal does, and leaves it running."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "lab", *words],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
 def conclusive(*words: str, rights: bool = True) -> Ended:
     """Runs a scenario with `--json` until its verdict is pass or fail; a last "inconclusive" is returned as it is."""
     for _ in range(ATTEMPTS - 1):

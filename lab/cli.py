@@ -13,6 +13,7 @@ import random
 import signal
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from importlib import metadata
 from pathlib import Path
 from typing import Annotated, NoReturn, TypeVar
 
@@ -41,12 +42,11 @@ from upstreams.catalogue import SERVERS
 T = TypeVar("T")
 
 INTERRUPTED = 130
+LATEST = Path("runs/idle-close/latest")
 WIRES = ("relay", "netns", "loopback", "auto")
 
 app = typer.Typer(
     name="kalab",
-    help="The keep-alive lab: makes the keep-alive race behind sporadic 502s happen, proves it, and fixes it.",
-    no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
@@ -72,8 +72,27 @@ WireOption = Annotated[
     str, typer.Option(help="What lies between proxy and upstream: relay, netns, loopback, or auto (the best here).")
 ]
 RunsOption = Annotated[Path, typer.Option(help="Where run folders go.", envvar="KALAB_RUNS")]
+RunArgument = Annotated[Path, typer.Argument(help="A run folder.")]
 SeedOption = Annotated[int | None, typer.Option(help="Draws the order of arms and the gaps; random unless given.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="The result as JSON on stdout, nothing else there.")]
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        print(f"kalab {metadata.version('kalab')}")
+        raise typer.Exit
+
+
+@app.callback(invoke_without_command=True)
+def kalab(
+    context: typer.Context,
+    version: Annotated[  # noqa: ARG001 - its callback prints it
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="The version, and nothing else.")
+    ] = False,
+) -> None:
+    """The keep-alive lab: makes the keep-alive race behind sporadic 502s happen, proves it, and fixes it."""
+    if context.invoked_subcommand is None:
+        print(context.get_help())
 
 
 @app.command("list")
@@ -105,6 +124,7 @@ def run_command(
 ) -> None:
     chosen = _choice("scenario", scenario, _scenarios())
     make = _wire(wire)
+    idle_s = _keep_alive_s(keep_alive, chosen)
     size = chosen.short if short else chosen.full
     trials_each = trials or size.trials
     setup = Setup(
@@ -113,8 +133,8 @@ def run_command(
         upstream=_choice("upstream server", upstream, {name: name for name in SERVERS}),
         methods=tuple(_choice("method", m.upper(), {"GET": "GET", "POST": "POST"}) for m in method or ("GET", "POST")),
         arms=_arms(chosen, arm),
-        keep_alive_s=_keep_alive_s(keep_alive, chosen),
-        rtt_ms=_rtt_ms(rtt, make, chosen),
+        keep_alive_s=idle_s,
+        rtt_ms=_rtt_ms(rtt, make, chosen, idle_s),
         stall_ms=_stall_ms(stall, upstream),
         blocks=blocks or size.blocks,
         trials=trials_each,
@@ -134,9 +154,7 @@ def demo(
 
 
 @app.command()
-def verify(
-    run: Annotated[Path, typer.Argument(help="A run folder, e.g. runs/idle-close/latest.")], as_json: JsonOption = False
-) -> None:
+def verify(run: RunArgument = LATEST, as_json: JsonOption = False) -> None:
     """Recomputes a run's verdict from its stored evidence alone, and notices what was changed since."""
     verdict, lines = verify_run(run, _scenarios())
     if as_json:
@@ -147,7 +165,7 @@ def verify(
 
 
 @app.command()
-def report(run: Annotated[Path, typer.Argument(help="A run folder.")] = Path("runs/idle-close/latest")) -> None:
+def report(run: RunArgument = LATEST) -> None:
     """Tells a stored run again."""
     tell(read_result(run), Console(), report=str(run / "report.html"))
 
@@ -256,6 +274,8 @@ def _wire(name: str) -> str:
 
 
 def _seconds(flag: str, text: str) -> float:
+    if text.isdecimal():
+        raise UsageError(f"{flag} {text}: which unit? {text}ms or {text}s")
     try:
         seconds = float(parse_duration(text))
     except ValueError as error:
@@ -275,12 +295,15 @@ def _keep_alive_s(text: str | None, scenario: Scenario) -> float:
     return seconds
 
 
-def _rtt_ms(text: str | None, make: str, scenario: Scenario) -> float:
-    if make != "loopback":
-        return _seconds("--rtt", text) * 1000 if text else scenario.rtt_ms
-    if text:
-        raise UsageError("--rtt needs something between proxy and upstream: use --wire relay or netns, not loopback")
-    return 0.0
+def _rtt_ms(text: str | None, make: str, scenario: Scenario, keep_alive_s: float) -> float:
+    if make == "loopback":
+        if text:
+            raise UsageError("--rtt needs something between proxy and upstream: use --wire relay or netns")
+        return 0.0
+    seconds = _seconds("--rtt", text) if text else scenario.rtt_ms / 1000
+    if seconds > keep_alive_s / 4:
+        raise UsageError(f"--rtt {text}: at most a quarter of the upstream's idle timeout ({keep_alive_s:g}s)")
+    return seconds * 1000
 
 
 def _stall_ms(text: str, upstream: str) -> float:

@@ -21,7 +21,7 @@ NAMES = {"S": "SYN", "D": "data", "F": "FIN", "R": "RST"}
 
 def ladder(evidence: Evidence, findings: Sequence[LaneFinding]) -> Ladder | None:
     """The example of this run, or None when nothing was lost."""
-    chosen = _choose(findings)
+    chosen = choose(findings)
     if chosen is None:
         return None
     finding, trial = chosen
@@ -37,7 +37,8 @@ def ladder(evidence: Evidence, findings: Sequence[LaneFinding]) -> Ladder | None
     return Ladder(trial.req_id, trial.conn, caption, tuple(sorted(steps, key=lambda step: step.t_ms)))
 
 
-def _choose(findings: Sequence[LaneFinding]) -> tuple[LaneFinding, Trial] | None:
+def choose(findings: Sequence[LaneFinding]) -> tuple[LaneFinding, Trial] | None:
+    """The request to show, with the lane that it is from; None when nothing crossed and was lost."""
     plain = [f for f in findings if not f.lane.changes]
     by_preference = sorted(plain, key=lambda f: (f.lane.aim is not Aim.GAPS, f.lane.method != "POST"))
     for finding in by_preference:

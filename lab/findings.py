@@ -1,4 +1,4 @@
-"""Puts together what a run found: lanes judged, the run checked, the story told in a few plain lines.
+"""Puts together what a run found: lanes judged, the run checked, the story told.
 
 Pure: the same stored evidence gives the same result, which is what `kalab verify` relies on.
 """
@@ -13,6 +13,7 @@ from lab.checkers import LaneFinding, credit, judge_lane
 from lab.curves import curves
 from lab.example import ladder
 from lab.model import Aim, Exposure, Scenario, Verdict
+from lab.narrative import narrate
 from lab.plan import EDGE_MS, Plan
 from lab.result import ArmResult, Check, RunResult
 from lab.soundness import check_run
@@ -20,23 +21,18 @@ from lab.stats import interval
 from lab.witness.evidence import Evidence
 from lab.witness.flows import idle_ms_at_close
 from lab.witness.trials import Trial
-from lab.wording import share_text
 
 REAL = ("the proxy and the upstream server, as processes of their own", "the kernel's TCP on both sides")
 
-# Closes that differ by less are told as one.
-STEADY_MS = 10.0
+HELD = "the moment: except in arms that sweep idle gaps, the wire held each FIN until the request had left"
 
 WIRES = {
     "relay": (
         "the way between proxy and upstream: a relay process that delays bytes, FIN and RST",
         "the packets: they are two connections, and the pcap files are rebuilt from what the relay read and wrote",
-        "the round trip",
+        HELD,
     ),
-    "netns": (
-        "the distance: a delay line between two network namespaces holds each real packet back",
-        "the round trip",
-    ),
+    "netns": ("the distance: a delay line between two network namespaces holds each real packet back", HELD),
     "loopback": ("nothing between proxy and upstream; there is no distance",),
 }
 
@@ -76,7 +72,7 @@ def conclude(
         close_low_ms=min(closes, default=0.0),
         close_high_ms=max(closes, default=0.0),
         verdict=verdict,
-        story=_story(plan, findings, closes, sound=sound),
+        story=narrate(plan, findings, closes, controls, sound=sound),
         checks=tuple(checks),
         arms=tuple(_arm(scenario, finding, evidence) for finding in findings),
         not_judged=plan.not_judged,
@@ -160,48 +156,3 @@ def _cost(finding: LaneFinding, evidence: Evidence) -> tuple[float | None, float
     latency = median((line["done_ns"] - line["sent_ns"]) / 1e6 for line in lines)
     reused = [evidence.reused(line["req_id"]) for line in lines]
     return latency, None if None in reused else reused.count(False) / len(reused)
-
-
-def _story(plan: Plan, findings: Sequence[LaneFinding], closes: Sequence[float], *, sound: bool) -> tuple[str, ...]:
-    """For a tired engineer: what was reused, how old, what crossed, what the client got, how many of how many."""
-    plain = [f for f in findings if not f.lane.changes and f.lane.aim in (Aim.HELD_FIN, Aim.GAPS) and _raced(f)]
-    if not plain:
-        return ("No request was lost to the race, so this run shows nothing about it.",)
-    finding = min(plain, key=lambda f: (f.lane.aim is not Aim.HELD_FIN, f.lane.method != "POST"))
-    example = _raced(finding)[0]
-    idle_s = (example.idle_ms or example.gap_ms) / 1000
-    lines = [
-        f"The proxy sent a {example.method} on a connection that had been used before, then idle for {idle_s:.3f} s.",
-        _what_met(plan, example.exposure, closes),
-        f"The upstream never executed it. The client got {example.label}; the upstream has nothing to log.",
-        f"This happened to {share_text(finding.lost, len(finding.exposed), *_bounds(finding))} such {example.method}s.",
-    ]
-    mended = [f for f in findings if sound and f.lane.prevents and f.verdict is Verdict.PASS]
-    if mended:
-        names = ", ".join(dict.fromkeys(f.lane.arm for f in mended))
-        lines.append(f"What keeps requests off the dying connection, and so ends it: {names}.")
-    return tuple(lines)
-
-
-def _raced(finding: LaneFinding) -> list[Trial]:
-    """What was lost to the upstream's close and to nothing else."""
-    raced = (Exposure.CROSSED, Exposure.UNREAD)
-    return [t for t in finding.exposed if t.lost and not t.executions and t.exposure in raced]
-
-
-def _span(closes: Sequence[float]) -> str:
-    low, high = f"{min(closes) / 1000:.3f}", f"{max(closes) / 1000:.3f}"
-    return f"{low} s" if max(closes) - min(closes) < STEADY_MS else f"{low} to {high} s"
-
-
-def _bounds(finding: LaneFinding) -> tuple[float, float]:
-    bounds = interval(finding.lost, len(finding.exposed))
-    return bounds.low, bounds.high
-
-
-def _what_met(plan: Plan, exposure: Exposure, closes: Sequence[float]) -> str:
-    close = f"The upstream ({plan.setup.upstream}) closes idle connections after {_span(closes)}"
-    if exposure is Exposure.CROSSED:
-        half = plan.setup.rtt_ms / 2
-        return f"{close}: its FIN was on the way, {half:g} ms each way, when the request set out, and they crossed."
-    return f"{close}: the request lay unread in its kernel at that moment, and the kernel answered with a reset."

@@ -112,12 +112,13 @@ def abilities(setup: Setup, calibration: Calibration) -> dict[str, str]:
     nothing = "a plain loopback has nothing in between that could hold or delay packets"
     no_wire = nothing if setup.wire == "loopback" else ""
     spread = calibration.high - calibration.low
-    unsteady = f"this upstream closes at idle ages that differ by {spread:.0f} ms, so there is no window to map"
+    width = window_ms(setup, setup.rtt_ms)
+    unsteady = f"its closes differ by {spread:.1f} ms, too much to map a window of {width:.0f} ms"
     return {
         "gate": no_wire,
         "delay": no_wire,
         "hint": _no_hint(setup),
-        "steady close": "" if spread <= window_ms(setup, setup.rtt_ms) / 2 else unsteady,
+        "steady close": "" if spread <= width / 2 else unsteady,
     }
 
 

@@ -10,7 +10,7 @@
         logs/            the configuration of each proxy, and what the processes printed
         manifest.json    SHA-256 of each of the files above
 
-`runs/idle-close/latest` points to the newest.
+`runs/idle-close/latest` points to the newest that was finished.
 """
 
 from __future__ import annotations
@@ -44,15 +44,12 @@ class Manifest(msgspec.Struct, frozen=True):
 
 
 def create(root: Path, scenario: str) -> Path:
-    """Makes the folder of a new run, and `latest` beside it. Raises UsageError when it cannot be written."""
+    """Makes the folder of a new run. Raises UsageError when it cannot be written."""
     stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
     parent = root / scenario
     try:
         folder = _fresh(parent, stamp)
         (folder / "logs").mkdir()
-        latest = parent / "latest"
-        latest.unlink(missing_ok=True)
-        latest.symlink_to(folder.name)
     except OSError as error:
         raise UsageError(f"cannot write to {root}: {error.strerror}; choose another folder with --runs") from error
     return folder
@@ -108,8 +105,11 @@ def listing(folder: Path) -> list[str]:
 
 
 def seal(folder: Path) -> None:
-    """Writes the manifest. Done last."""
+    """Writes the manifest, and points `latest` to this run. Done last, so `latest` is always a whole run."""
     (folder / MANIFEST).write_bytes(_pretty(Manifest(FORMAT, _hashes(folder))))
+    latest = folder.parent / "latest"
+    latest.unlink(missing_ok=True)
+    latest.symlink_to(folder.name)
 
 
 def tampered(folder: Path) -> list[str]:
@@ -135,7 +135,9 @@ def _read(path: Path, type_: type[T]) -> T:
     try:
         return msgspec.json.decode(path.read_bytes(), type=type_)
     except FileNotFoundError:
-        raise UsageError(f"{path.parent} is not a run folder: it has no {path.name}") from None
+        stopped = (path.parent / "logs").is_dir()
+        what = "was stopped before its verdict" if stopped else "is not a run folder"
+        raise UsageError(f"{path.parent} {what}: it has no {path.name}") from None
     except (OSError, msgspec.MsgspecError) as error:
         raise UsageError(f"{path}: {error}") from error
 

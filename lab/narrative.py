@@ -1,0 +1,121 @@
+"""A run in a few plain lines, for a tired engineer: what was reused, how old, what crossed, what the client got, how
+many of how many, what ended it and what did not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from lab.checkers import LaneFinding
+from lab.example import choose
+from lab.model import Aim, Expect, Exposure, Verdict
+from lab.plan import RTT_KEY, Plan
+from lab.stats import interval
+from lab.witness.trials import Trial
+from lab.wording import share_text
+
+# Closes that differ by less are told as one, and as what the server was told.
+STEADY_MS = 10.0
+
+NOTHING = "No request was lost to the race, so this run shows nothing about it."
+RELAY_PROVES_NOTHING = (
+    "On the relay wire nothing can be proven unprocessed, for the relay acknowledges for the upstream (retry-proven); "
+    "--wire netns can prove it."
+)
+
+
+def narrate(
+    plan: Plan,
+    findings: Sequence[LaneFinding],
+    closes: Sequence[float],
+    controls: Mapping[str, str],
+    *,
+    sound: bool,
+) -> tuple[str, ...]:
+    """The lines. `controls`: arm -> its control; `sound`: the run was an experiment, so its fixes may be praised."""
+    example = _example(findings)
+    if example is None:
+        return (NOTHING,)
+    idle_s = example.age_ms / 1000
+    return (
+        f"The proxy sent a {example.method} on a connection that had been used before, then idle for {idle_s:.3f} s.",
+        _what_met(plan, example.exposure, closes),
+        f"The upstream never executed it. The client got {example.label}; the upstream has nothing to log.",
+        *_how_many(findings, example.method),
+        *(_what_helped(findings, controls) if sound else ()),
+        *_what_the_wire_hides(plan),
+    )
+
+
+def _example(findings: Sequence[LaneFinding]) -> Trial | None:
+    """The request that the report draws; otherwise any that was lost to the race."""
+    chosen = choose(findings)
+    if chosen is not None:
+        return chosen[1]
+    plain = (f for f in findings if not f.lane.changes and f.lane.aim in (Aim.HELD_FIN, Aim.GAPS))
+    return next((trial for finding in plain for trial in _raced(finding)), None)
+
+
+def _raced(finding: LaneFinding) -> list[Trial]:
+    """What was lost to the upstream's close and to nothing else."""
+    raced = (Exposure.CROSSED, Exposure.UNREAD)
+    return [t for t in finding.exposed if t.lost and not t.executions and t.exposure in raced]
+
+
+def _what_met(plan: Plan, exposure: Exposure, closes: Sequence[float]) -> str:
+    low, high = min(closes), max(closes)
+    span = f"{low / 1000:.3f} s" if high - low < STEADY_MS else f"{low / 1000:.3f} to {high / 1000:.3f} s"
+    told_s = plan.setup.keep_alive_s
+    though = f", though told {told_s:g} s" if low - told_s * 1000 > 5 * STEADY_MS else ""
+    close = f"The upstream ({plan.setup.upstream}) closes idle connections after {span}{though}"
+    if exposure is not Exposure.CROSSED:
+        return f"{close}. The request lay unread in its kernel at that moment, and the kernel answered with a reset."
+    half = f"{plan.setup.rtt_ms / 2:g} ms"
+    return (
+        f"{close}, counted from when its answer left, {half} before the proxy had it. "
+        f"Its FIN was on the way, {half} each way, when the request set out, and they crossed."
+    )
+
+
+def _how_many(findings: Sequence[LaneFinding], method: str) -> list[str]:
+    """How many were lost: aimed at held FINs, and swept with nothing held."""
+    plain = {f.lane.aim: f for f in findings if not f.lane.changes and f.lane.method == method and f.lost}
+    lines = []
+    if held := plain.get(Aim.HELD_FIN):
+        lines.append(f"Aimed, each FIN held until the request had left: {_lost(held)} {method}s were lost.")
+    if swept := plain.get(Aim.GAPS):
+        others = sum(t.lost for t in swept.outside)
+        lines.append(
+            f"Idle gaps swept, nothing held: {_lost(swept)} {method}s that met the close were lost, "
+            f"and {others} of the {len(swept.outside)} others."
+        )
+    return lines
+
+
+def _lost(finding: LaneFinding) -> str:
+    bounds = interval(finding.lost, len(finding.exposed))
+    return share_text(finding.lost, len(finding.exposed), bounds.low, bounds.high)
+
+
+def _what_helped(findings: Sequence[LaneFinding], controls: Mapping[str, str]) -> list[str]:
+    """Fixes of the plain race on the wire as it is: nothing that needs another distance or a stopped proxy."""
+    fixes = [
+        f
+        for f in findings
+        if controls.get(f.lane.arm) == "control"
+        and f.verdict is Verdict.PASS
+        and all(change.key != RTT_KEY for change in f.lane.changes)
+    ]
+    ended = list(dict.fromkeys(f.lane.arm for f in fixes if f.lane.prevents))
+    lost = {f.lane.arm: f.lane.method for f in fixes if f.lane.expect is Expect.LOST}
+    saved = {f.lane.arm for f in fixes if f.lane.expect is Expect.MENDED}
+    not_ended = [f"{arm} ({method})" if arm in saved else arm for arm, method in lost.items()]
+    return [
+        *([f"What ended it: {', '.join(ended)}."] if ended else []),
+        *([f"What did not: {', '.join(not_ended)}."] if not_ended else []),
+    ]
+
+
+def _what_the_wire_hides(plan: Plan) -> list[str]:
+    proven = any(lane.arm == "retry-proven" for lane in plan.lanes)
+    return [RELAY_PROVES_NOTHING] if plan.setup.wire == "relay" and proven else []

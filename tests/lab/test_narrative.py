@@ -1,0 +1,81 @@
+"""The plain lines of a run, from made-up findings."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+from evidence import answered, lane, plan, trial
+
+from lab.checkers import LaneFinding
+from lab.model import Aim, Expect, Exposure, Verdict
+from lab.narrative import NOTHING, RELAY_PROVES_NOTHING, narrate
+from lab.plan import LanePlan, Plan
+from lab.result import Change
+from lab.witness.trials import Trial
+
+LOST = tuple(trial(i) for i in range(40))
+OTHERS = tuple(answered(i) for i in range(40, 60))
+CONTROLS = {"order-timeouts": "control", "thin-margin-near": "control", "retry-safe": "control", "lag-look": "lag"}
+
+
+def finding(lane_plan: LanePlan, exposed: Sequence[Trial] = LOST, **changes: Any) -> LaneFinding:
+    ordinary = {"verdict": Verdict.PASS, "sentence": "", "outside": OTHERS}
+    return LaneFinding(lane=lane_plan, trials=tuple(exposed), exposed=tuple(exposed), **{**ordinary, **changes})
+
+
+def fix(arm: str, expect: Expect, *, prevents: bool = False, method: str = "POST", key: str = "proxy.x") -> LaneFinding:
+    changes = (Change(key, "a", "b"),)
+    return finding(lane(arm, expect=expect, prevents=prevents, method=method, changes=changes), OTHERS)
+
+
+CONTROL = finding(lane())
+SWEPT = finding(lane("window", aim=Aim.GAPS, expect=Expect.BOX))
+
+
+def told(
+    *findings: LaneFinding, the_plan: Plan | None = None, closes: Sequence[float] = (2000.0, 2001.0), sound: bool = True
+) -> str:
+    return "\n".join(narrate(the_plan or plan(), findings, closes, CONTROLS, sound=sound))
+
+
+def test_held_and_swept_losses_are_told_apart() -> None:
+    text = told(CONTROL, SWEPT)
+    assert "Aimed, each FIN held until the request had left: 40 of 40 (91.1–100 %) POSTs were lost." in text
+    assert "nothing held: 40 of 40 (91.1–100 %) POSTs that met the close were lost, and 0 of the 20 others." in text
+
+
+def test_only_fixes_of_the_plain_race_are_praised() -> None:
+    text = told(
+        CONTROL,
+        fix("order-timeouts", Expect.MENDED, prevents=True),
+        fix("thin-margin-near", Expect.MENDED, prevents=True, key="wire.rtt_ms"),
+        fix("lag-look", Expect.MENDED, prevents=True),
+        fix("retry-safe", Expect.MENDED, method="GET"),
+        fix("retry-safe", Expect.LOST),
+    )
+    assert "What ended it: order-timeouts." in text
+    assert "What did not: retry-safe (POST)." in text
+
+
+def test_an_unsound_run_praises_nothing() -> None:
+    assert "What ended it" not in told(CONTROL, fix("order-timeouts", Expect.MENDED, prevents=True), sound=False)
+
+
+def test_a_server_that_closes_later_than_told_is_named() -> None:
+    assert "after 3.000 s, though told 2 s" in told(CONTROL, closes=(3000.0, 3001.0))
+    assert "after 2.002 to 2.900 s, counted" in told(CONTROL, closes=(2002.0, 2900.0))
+
+
+def test_unread_requests_are_told_as_such() -> None:
+    unread = tuple(trial(i, exposure=Exposure.UNREAD) for i in range(40))
+    assert "lay unread in its kernel" in told(finding(lane(), unread))
+
+
+@pytest.mark.parametrize(("wire", "told_so"), [("relay", True), ("netns", False)])
+def test_what_a_relay_hides_is_said(wire: str, told_so: bool) -> None:
+    proven = lane("retry-proven")
+    assert (RELAY_PROVES_NOTHING in told(CONTROL, the_plan=plan(proven, wire=wire))) is told_so
+
+
+def test_a_run_without_losses_shows_nothing() -> None:
+    assert told(finding(lane(), OTHERS)) == NOTHING

@@ -126,6 +126,13 @@ class Children:
             if child.process.poll() is not None:
                 raise child.died()
 
+    async def raise_if_any_dies(self, within_s: float = 1.0) -> None:
+        """The same, giving a child that is about to be gone (its port is already) the time to be counted as ended."""
+        deadline = monotonic() + within_s
+        while monotonic() < deadline:
+            self.raise_if_any_died()
+            await asyncio.sleep(0.01)
+
     async def stop(self) -> None:
         """Asks all to end, waits, and kills what does not. Idempotent."""
         children, self._children = self._children, []

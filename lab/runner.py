@@ -186,7 +186,7 @@ async def _run_blocks(plan: Plan, lanes: list[Lane], children: Children, log: Ev
             try:
                 await asyncio.gather(*(_round(lane, block, i * STAGGER_S) for i, lane in enumerate(lanes)))
             except OSError as error:
-                children.raise_if_any_died()
+                await children.raise_if_any_dies()
                 raise CannotRunError(f"a proxy took no connection: {error.strerror}") from error
             children.raise_if_any_died()
             gc.collect()

@@ -16,6 +16,8 @@ from lab.result import GapCurve, GapPoint
 from lab.stats import interval
 
 BINS_PER_WINDOW = 8
+# A bin with fewer trials says nothing about its gap.
+MIN_IN_BIN = 5
 
 
 def predicted(calibration: Calibration, window_ms: float, gap_ms: float) -> float:
@@ -39,7 +41,7 @@ def _curve(plan: Plan, findings: Sequence[LaneFinding], title: str) -> GapCurve:
     for trial in (trial for finding in findings for trial in finding.trials):
         bins.setdefault(int((trial.age_ms - close) // width), []).append(trial.lost)
     points = []
-    for number, lost in sorted(bins.items()):
+    for number, lost in sorted((number, lost) for number, lost in bins.items() if len(lost) >= MIN_IN_BIN):
         gap = (number + 0.5) * width
         share = interval(sum(lost), len(lost))
         expected = predicted(plan.calibration, lane.window_ms, close + gap)

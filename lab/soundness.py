@@ -23,6 +23,8 @@ MIN_CROSSED = 0.95
 MIN_CROSSED_IN_A_LANE = 0.8
 MAX_GENERATOR_CPU = 0.8
 MAX_LATE_MS = 20.0
+# A held FIN waits for its request, so lateness there does not spoil the aim; but it says that the generator is short.
+MAX_LATE_HELD_MS = 200.0
 
 
 def check_run(plan: Plan, evidence: Evidence, trials: Sequence[Trial], findings: Sequence[LaneFinding]) -> list[Check]:
@@ -84,8 +86,12 @@ def _schedule_kept(plan: Plan, evidence: Evidence, trials: Sequence[Trial]) -> C
         sentence = f"Of {planned} planned requests {len(trials)} were sent."
         return Check(name, Verdict.INCONCLUSIVE, sentence, remedy)
     late_ms = percentile([t.late_ms for t in trials], 0.99)
-    if late_ms > MAX_LATE_MS:
-        sentence = f"Requests went out late: 1 in 100 by {late_ms:.0f} ms or more."
+    by_time = {lane.arm for lane in plan.lanes if lane.aim is Aim.GAPS}
+    timed = [t.late_ms for t in trials if t.arm in by_time]
+    if late_ms > MAX_LATE_HELD_MS or (timed and percentile(timed, 0.99) > MAX_LATE_MS):
+        sentence = (
+            f"Requests went out late: 1 in 100 by {percentile(timed, 0.99) if timed else late_ms:.0f} ms or more."
+        )
         return Check(name, Verdict.INCONCLUSIVE, sentence, remedy)
     return Check(name, Verdict.PASS, f"All {planned} requests were sent, 99 of 100 within {max(late_ms, 0.1):.1f} ms.")
 

@@ -83,7 +83,7 @@ class Expect(StrEnum):
     """What an arm's aimed requests should do."""
 
     LOST = "every exposed request is lost"
-    BOX = "lost inside the predicted window, and nowhere else"
+    BOX = "lost when it meets the close, and not otherwise"
     MENDED = "none is lost, each is executed once"
     EXECUTED_TWICE = "answered, but executed twice"
     EXECUTED_ONCE = "lost, but executed once only"

@@ -4,6 +4,8 @@ Rules of this file:
 
 - Readiness is something observed: a line that says so, or a port that accepts. Never a sleep.
 - Whatever was started is stopped, also when the run fails: `Children` is an async context manager.
+- A child is a process group of its own: a terminal's Ctrl-C reaches only the command, which then stops the children.
+  Children that ended by themselves at that moment would look like ones that died.
 - A child's stderr goes to a file of the run folder; when it dies early, its last lines are in the error.
 """
 
@@ -114,6 +116,7 @@ class Children:
                 stdout=subprocess.PIPE if says_ready else stderr,
                 stderr=stderr,
                 env={**os.environ, **(env or {})},
+                process_group=0,
             )
         os.setpriority(os.PRIO_PROCESS, process.pid, NICENESS)
         child = Child(name, process, log)

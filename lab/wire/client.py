@@ -61,6 +61,7 @@ class ProcessWire:
                 stdout=stderr,
                 stderr=stderr,
                 env={**os.environ, "PYTHONPATH": _with_source_root()},
+                process_group=0,  # a terminal's Ctrl-C must reach only the command, which then stops the wire
             )
         ours.settimeout(READY_WITHIN_S)
         try:

@@ -73,7 +73,7 @@ def stop_on_sigterm(loop: Loop) -> None:
     reader, writer = socket.socketpair()
     writer.setblocking(False)
     signal.signal(signal.SIGTERM, lambda *_: None)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the lab decides when the wire ends
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # whoever sends it: the lab decides when the wire ends
     signal.set_wakeup_fd(writer.fileno())
 
     def stop(_: int) -> None:

@@ -1,9 +1,10 @@
 # Everything one does with this tree. The sets of packages are locked in requirements/; .venv is made from them and is
 # never needed in git. Paths here are relative, so that a folder with spaces in its name works.
 #
-#   make demo     the race, its proof and its fixes, in a minute     make bench   CPU per request beside nginx
+#   make demo     the race, its proof and its fixes, in a minute     make bench   CPU per request beside others
 #   make test     the whole suite                                    make lock    remake requirements/ (needs network)
 #   make check    lint, format, types, architecture                  make clean   remove what these verbs made
+#   make fuzz     the fuzzers, for a minute                          make faults  what breaks around the proxy, in full
 #
 # PYTHON=/path/to/python3 chooses the interpreter of .venv.
 
@@ -21,7 +22,7 @@ DEV  := $(VENV)/.dev
 LOCKER := uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --no-header --no-annotate
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench lock clean
+.PHONY: help demo test check fuzz faults bench lock clean
 .DELETE_ON_ERROR:
 # pip must not run twice in one environment at a time.
 .NOTPARALLEL:
@@ -35,15 +36,23 @@ demo: $(LAB)
 # The timing-sensitive tests run alone, after the others. ARGS="-k pool" narrows the fast ones and leaves the rest out.
 test: $(DEV)
 	@echo "tests: fast"
-	@$(PYTEST) -q -m "not race" $(ARGS)
-	@$(if $(ARGS),,echo "tests: races over real sockets, one at a time")
-	@$(if $(ARGS),,$(PYTEST) -q -m race)
+	@$(PYTEST) -q -m "not race and not faults" $(ARGS)
+	@$(if $(ARGS),,echo "tests: races and faults over real sockets, one at a time")
+	@$(if $(ARGS),,$(PYTEST) -q -m "race or faults")
 
 check: $(DEV)
 	@echo "check: lint"; $(BIN)/ruff check --quiet .
 	@echo "check: format"; $(BIN)/ruff format --quiet --check .
 	@echo "check: types"; $(BIN)/mypy --strict --no-error-summary
 	@echo "check: architecture"; $(PYTEST) -qq tests/test_architecture.py tests/test_project.py
+
+# ARGS="--seconds 600 --seed 7 requests" makes it longer, or one target's; what is found goes to runs/fuzz/.
+fuzz: $(DEV)
+	@$(BIN)/python tests/fuzz $(ARGS)
+
+# About a quarter of an hour, half of it the soak.
+faults: $(DEV)
+	@$(PYTEST) -q -s -m faults --full $(ARGS)
 
 bench: $(LAB)
 	@$(BIN)/python -m bench.run $(ARGS)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -47,13 +48,9 @@ NOTHING = Usage(0.0, 0.0, 0.0)
 def usage_of_session(session: int) -> Usage:
     """What the living processes of a session, and the children that they have reaped, have used since they began."""
     user = system = waiting = 0.0
-    for process in Path("/proc").iterdir():
-        if not process.name.isdigit():
-            continue
+    for process in _of_session(session):
         try:
             fields = (process / "stat").read_text().rpartition(")")[2].split()
-            if int(fields[3]) != session:
-                continue
             tasks = [task.read_text() for task in process.glob("task/*/schedstat")]
         except (FileNotFoundError, ProcessLookupError):
             continue  # it ended while we looked
@@ -61,6 +58,23 @@ def usage_of_session(session: int) -> Usage:
         system += (int(fields[12]) + int(fields[14])) / TICKS_PER_S
         waiting += sum(int(task.split()[1]) for task in tasks) / 1e9
     return Usage(user, system, waiting)
+
+
+def resident_bytes_of_session(session: int) -> int:
+    """The resident memory of the living processes of a session; what they share is counted in each (proc(5), statm)."""
+    total = 0
+    for process in _of_session(session):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            total += int((process / "statm").read_text().split()[1])
+    return total * os.sysconf("SC_PAGE_SIZE")
+
+
+def _of_session(session: int) -> Iterator[Path]:
+    for process in Path("/proc").iterdir():
+        if process.name.isdigit():
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+                if int((process / "stat").read_text().rpartition(")")[2].split()[3]) == session:
+                    yield process
 
 
 class Machine(NamedTuple):
@@ -85,6 +99,24 @@ def on_cores(cores: frozenset[int]) -> Iterator[None]:
         yield
     finally:
         os.sched_setaffinity(0, before)
+
+
+def descriptors(wanted: int = 1 << 16) -> int:
+    """Raises the limit of open descriptors of this process, and so of what it starts, towards `wanted`; what it is now.
+
+    Beyond the hard limit only root gets.
+    """
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard == resource.RLIM_INFINITY or hard >= wanted:
+        wanted = min(wanted, hard) if hard != resource.RLIM_INFINITY else wanted
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+        return wanted
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, wanted))
+    except (OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        return hard
+    return wanted
 
 
 def free_port() -> int:
@@ -125,6 +157,10 @@ class Server:
     def usage(self) -> Usage:
         """What all its processes have used since it began."""
         return usage_of_session(self._process.pid)
+
+    def resident_bytes(self) -> int:
+        """The resident memory of all its processes."""
+        return resident_bytes_of_session(self._process.pid)
 
     def stop(self) -> None:
         """Asks it to end, then ends it with all that it started. Idempotent."""

@@ -1,8 +1,9 @@
-"""`python -m bench.run`: CPU time per request of our proxy beside nginx, on this machine, in one go.
+"""`python -m bench.run`: what our proxy costs beside others, on this machine, in one go.
 
 Every round starts each contestant afresh, in turn, on a core of its own; wrk and the upstream have the other cores.
-Results go to stdout as Markdown and to a JSON file; progress goes to stderr. Exit codes: 0 measured,
-2 inconclusive (the reasons are printed), 3 bad usage, 4 this machine cannot run it.
+Tables go to stdout as Markdown; every round, the tables and a plot go to a folder; progress goes to stderr. Exit
+codes: 0 measured, 2 inconclusive (the reasons are printed), 3 bad usage, 4 this machine cannot run it. A target that
+is missed is told and is no failure: this measures, it does not judge.
 """
 
 from __future__ import annotations
@@ -10,9 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import signal
-import subprocess
 import sys
 import tempfile
 import time
@@ -20,16 +19,23 @@ from collections.abc import Generator, Sequence
 from contextlib import ExitStack, closing
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
-from bench import contestants, verdict
-from bench.contestants import CONTESTANTS, Contestant, Place
-from bench.load import Load, LoadError, drive
-from bench.processes import NOTHING, Server, StartError, machine_usage
+from bench import idle, plot, verdict
+from bench.contestants import CONTESTANTS
+from bench.load import LoadError, drive
+from bench.machine import where
+from bench.peers.base import Contestant, Place, how_to_get
+from bench.peers.nginx import start_upstream
+from bench.processes import NOTHING, Server, StartError, descriptors, machine_usage
 from bench.verdict import Round
+from bench.workloads import SMALL, WORKLOADS, Workload, write_files
 
 MEASURED, INCONCLUSIVE, BAD_USAGE, CANNOT = 0, 2, 3, 4
-HEADS = {"same": "the same head every time", "varying": "browser-like heads, no two alike"}
+IDLE = "idle"
+IDLE_CLIENTS = 10_000
+NAMES = [c.name for c in CONTESTANTS]
+LOADS = [load.name for load in WORKLOADS] + [IDLE]
 
 
 class Parser(argparse.ArgumentParser):
@@ -41,20 +47,19 @@ class Parser(argparse.ArgumentParser):
 
 def options(argv: Sequence[str] | None) -> argparse.Namespace:
     """The command line. `--short` shows that it runs; it is too little to conclude anything from."""
-    names = [c.name for c in CONTESTANTS]
-    parser = Parser(prog="python -m bench.run", description="CPU time per request beside nginx.")
+    parser = Parser(prog="python -m bench.run", description="CPU time per request beside other proxies.")
     parser.add_argument("--rounds", type=int, default=verdict.ENOUGH_ROUNDS, help="of each contestant (5)")
-    parser.add_argument("--seconds", type=int, default=5, help="of load per round (5)")
-    parser.add_argument("--connections", type=int, default=64, help="kept open by the load generator (64)")
-    parser.add_argument("--heads", choices=[*HEADS, "both"], default="both", help="request heads (both)")
-    parser.add_argument("--only", nargs="+", choices=names, default=names, metavar="NAME", help=", ".join(names))
-    parser.add_argument("--out", type=Path, help="JSON of every round (runs/bench/TIME.json)")
+    parser.add_argument("--seconds", type=int, default=4, help="of load per round (4)")
+    parser.add_argument("--load", nargs="+", choices=LOADS, default=LOADS, metavar="NAME", help=", ".join(LOADS))
+    parser.add_argument("--only", nargs="+", choices=NAMES, default=NAMES, metavar="NAME", help=", ".join(NAMES))
+    parser.add_argument("--idle-clients", type=int, default=IDLE_CLIENTS, help=f"for the load idle ({IDLE_CLIENTS})")
+    parser.add_argument("--out", type=Path, help="folder for rounds, tables and plot (runs/bench/TIME)")
     parser.add_argument("--short", action="store_true", help="2 rounds of 1 s: a trial run, always inconclusive")
     chosen = parser.parse_args(argv)
     if chosen.short:
-        chosen.rounds, chosen.seconds = 2, 1
-    if min(chosen.rounds, chosen.seconds, chosen.connections) < 1:
-        parser.error("--rounds, --seconds and --connections are at least 1")
+        chosen.rounds, chosen.seconds, chosen.idle_clients = 2, 1, 200
+    if min(chosen.rounds, chosen.seconds, chosen.idle_clients) < 1:
+        parser.error("--rounds, --seconds and --idle-clients are at least 1")
     return chosen
 
 
@@ -63,13 +68,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     chosen = options(argv)
     # Ending must unwind the stack of started servers, whoever asks for it.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-    wrk = contestants.find("wrk")
-    if wrk is None:
-        print("error: wrk, the load generator, is not here: apt-get install wrk", file=sys.stderr)
-        return CANNOT
+    for tool in ("wrk", "nginx"):
+        if missing := how_to_get(tool):
+            print(f"error: {tool}, which every measurement needs, is {missing}", file=sys.stderr)
+            return CANNOT
     rounds: list[Round] = []
+    weighed: list[idle.Idle] = []
     try:
-        with closing(measure(wrk, chosen)) as measuring:
+        with closing(measure(chosen, weighed)) as measuring:
             for one in measuring:
                 rounds.append(one)
                 print(progress(one), file=sys.stderr, flush=True)
@@ -78,27 +84,31 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (StartError, LoadError) as error:
         print(f"error: {error}", file=sys.stderr)
         return CANNOT
-    doubts = print_tables(rounds, chosen)
-    out = chosen.out or Path("runs/bench") / time.strftime("%Y-%m-%dT%H-%M-%S.json")
-    store(out, rounds, doubts, chosen)
-    print(f"\nEvery round: {out}")
+    tables, doubts = conclude(rounds, weighed, chosen)
+    print(tables)
+    out = chosen.out or Path("runs/bench") / time.strftime("%Y-%m-%dT%H-%M-%S")
+    store(out, rounds, weighed, tables, doubts, chosen)
+    print(f"\nEvery round, the tables and the plot: {out}")
     return INCONCLUSIVE if doubts else MEASURED
 
 
-def measure(wrk: str, chosen: argparse.Namespace) -> Generator[Round, None, None]:
-    """Every contestant in every round, interleaved; who begins changes from round to round."""
+def measure(chosen: argparse.Namespace, weighed: list[idle.Idle]) -> Generator[Round, None, None]:
+    """Every contestant in every round, interleaved; who begins changes from round to round. Weighs them last."""
     ready = [c for c in CONTESTANTS if c.name in chosen.only and not c.missing()]
     theirs, ours = split_cores(os.sched_getaffinity(0))
+    descriptors()
     with ExitStack() as stack:
         room = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="kalab-bench-")))
-        upstream = stack.enter_context(contestants.start_upstream(room, ours))
+        write_files(room / "files")
+        upstream = stack.enter_context(start_upstream(room, ours, room / "files", SMALL))
         place = Place(room, theirs, upstream.port)
-        for heads in HEADS if chosen.heads == "both" else (chosen.heads,):
-            load = Load(heads, chosen.connections, chosen.seconds)
-            for number in range(chosen.rounds):
+        for load in WORKLOADS:
+            for number in range(chosen.rounds if load.name in chosen.load else 0):
                 first = number % len(ready)
                 for contestant in ready[first:] + ready[:first]:
-                    yield run_one(wrk, contestant, place, upstream, load, ours, number + 1)
+                    yield run_one(contestant, place, upstream, load, chosen.seconds, ours, number + 1)
+        if IDLE in chosen.load:
+            weighed += [weigh_one(c, place, chosen.idle_clients) for c in ready if c.start]
 
 
 def split_cores(cores: set[int]) -> tuple[frozenset[int], frozenset[int]]:
@@ -108,19 +118,25 @@ def split_cores(cores: set[int]) -> tuple[frozenset[int], frozenset[int]]:
 
 
 def run_one(
-    wrk: str, contestant: Contestant, place: Place, upstream: Server, load: Load, cores: frozenset[int], number: int
+    contestant: Contestant,
+    place: Place,
+    upstream: Server,
+    load: Workload,
+    seconds: int,
+    cores: frozenset[int],
+    number: int,
 ) -> Round:
     """One contestant in one round: start, check one answer, warm up, measure, stop."""
-    blank = Round(number, load.heads, contestant.name)
+    blank = Round(number, load.name, contestant.name)
     with ExitStack() as stack:
         try:
             server = stack.enter_context(contestant.start(place)) if contestant.start else None
             port = server.port if server else upstream.port
-            check_answer(port)
-            url = f"http://127.0.0.1:{port}{contestants.PATH}"
-            drive(wrk, url, load._replace(seconds=1), cores, warm_up=True)
+            check_answer(port, load)
+            url = f"http://127.0.0.1:{port}{load.path}"
+            drive(url, load, 1, cores, warm_up=True)
             began = (time.monotonic(), machine_usage(), upstream.usage(), server.usage() if server else NOTHING)
-            answered = drive(wrk, url, load, cores)
+            answered = drive(url, load, seconds, cores)
             used = (server.usage() if server else NOTHING) - began[3]
             behind = upstream.usage() - began[2]
             wall, machine = time.monotonic() - began[0], machine_usage()
@@ -129,6 +145,7 @@ def run_one(
     known_s = used.user_s + used.system_s + behind.user_s + behind.system_s + answered.cpu_s
     return blank._replace(
         requests=answered.requests,
+        units=verdict.units_of(load, answered.requests, answered.received),
         seconds=answered.seconds,
         p50_ms=answered.p50_ms,
         p99_ms=answered.p99_ms,
@@ -143,66 +160,84 @@ def run_one(
     )
 
 
-def check_answer(port: int) -> None:
+def weigh_one(contestant: Contestant, place: Place, clients: int) -> idle.Idle:
+    """One contestant with many idle clients."""
+    assert contestant.start is not None
+    print(f"{IDLE:8} {clients:,} clients  {contestant.name}", file=sys.stderr, flush=True)
+    try:
+        with contestant.start(place) as server:
+            return idle.measure(contestant.name, server, clients)
+    except (StartError, LoadError, OSError) as error:
+        return idle.Idle(contestant.name, failed=str(error))
+
+
+def check_answer(port: int, load: Workload) -> None:
     """A contestant that answers with anything but the upstream's body must not be timed."""
     connection = HTTPConnection("127.0.0.1", port, timeout=5)
     try:
-        connection.request("GET", contestants.PATH)
+        connection.request("HEAD" if load.unit == "MiB" else "GET", load.path)
         response = connection.getresponse()
-        size = len(response.read())
+        body = response.read()
+        size = int(response.headers["Content-Length"] or 0) if load.unit == "MiB" else len(body)
     except (OSError, HTTPException) as error:
         raise LoadError(f"no answer: {error or type(error).__name__}") from error
     finally:
         connection.close()
-    if (response.status, size) != (200, contestants.BODY_BYTES):
-        raise LoadError(f"answered {response.status} with {size} bytes, not 200 with {contestants.BODY_BYTES}")
+    if (response.status, size) != (200, load.size):
+        raise LoadError(f"answered {response.status} with {size} bytes, not 200 with {load.size}")
 
 
 def progress(one: Round) -> str:
     """One line for who waits."""
-    what = f"{one.heads:8} round {one.number}  {one.contestant:8}"
+    what = f"{one.workload:8} round {one.number}  {one.contestant:11}"
     if not one.whole:
         return f"{what} {one.failed or f'errors: {one.errors}'}"
-    cost = f"{one.cpu_us:6.1f} µs/request, " if one.contestant != "direct" else ""
-    return f"{what} {cost}{one.per_s:,.0f} req/s"
+    cost = f"{one.cpu_us:7.1f} µs each, " if one.contestant != verdict.CONTROL else ""
+    return f"{what} {cost}{one.per_s:,.0f} a second"
 
 
-def print_tables(rounds: Sequence[Round], chosen: argparse.Namespace) -> list[str]:
-    """The tables on stdout, each with its verdict. Returns all doubts."""
+def conclude(rounds: Sequence[Round], weighed: list[idle.Idle], chosen: argparse.Namespace) -> tuple[str, list[str]]:
+    """The tables, each with its verdict, and all doubts."""
     shown = [c for c in CONTESTANTS if c.name in chosen.only]
     titles = {c.name: f"{c.title} ({c.missing()})" if c.missing() else c.title for c in shown}
-    doubts: list[str] = []
-    for heads in dict.fromkeys(r.heads for r in rounds):
-        own = [r for r in rounds if r.heads == heads]
-        found = verdict.doubts(own, cores=len(os.sched_getaffinity(0)))
-        print(f"\n## GET, {contestants.BODY_BYTES} bytes, {HEADS[heads]}\n\n{verdict.table(own, titles)}\n")
-        print("\n".join(["Inconclusive:", *(f"- {doubt}" for doubt in found)]) if found else "Measured.")
-        doubts += [f"{heads}: {doubt}" for doubt in found]
-    return doubts
+    parts, doubts = [], []
+    for load in WORKLOADS:
+        own = [r for r in rounds if r.workload == load.name]
+        if not own:
+            continue
+        found = verdict.doubts(load, own, cores=len(os.sched_getaffinity(0)))
+        said = "\n".join(["Inconclusive:", *(f"- {doubt}" for doubt in found)]) if found else "Measured."
+        parts.append(f"## {load.title}\n\n{verdict.table(load, own, titles)}\n\n{said}")
+        if not found and (sentence := verdict.conclusion(load, own)):
+            parts.append(sentence)
+        doubts += [f"{load.name}: {doubt}" for doubt in found]
+    if weighed:
+        parts.append(f"## Idle clients\n\n{idle.table(weighed, titles)}")
+        doubts += [f"{IDLE}: {one.contestant}: {one.failed}" for one in weighed if one.failed]
+    return "\n\n".join(parts), doubts
 
 
-def store(out: Path, rounds: Sequence[Round], doubts: list[str], chosen: argparse.Namespace) -> None:
+def store(
+    out: Path,
+    rounds: Sequence[Round],
+    weighed: list[idle.Idle],
+    tables: str,
+    doubts: list[str],
+    chosen: argparse.Namespace,
+) -> None:
     """Every round with what one needs to judge it later."""
-    asked = {name: getattr(chosen, name) for name in ("rounds", "seconds", "connections", "heads", "only", "short")}
-    result = {"doubts": doubts, "asked": asked, "machine": where(), "rounds": [r._asdict() for r in rounds]}
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(json.dumps(result, indent=1), "utf-8")
-
-
-def where() -> dict[str, Any]:
-    """Where it ran."""
-    model = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
-    nginx = contestants.find("nginx")
-    version = subprocess.run([nginx, "-v"], capture_output=True, text=True, check=False).stderr if nginx else "none"
-    return {
-        "kernel": platform.release(),
-        "cpu": model[0].partition(":")[2].strip() if model else platform.machine(),
-        "cores": len(os.sched_getaffinity(0)),
-        "load_average": os.getloadavg(),
-        "python": platform.python_version(),
-        "nginx": version.strip().rpartition("/")[2],
-        "ended": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+    asked = {name: getattr(chosen, name) for name in ("rounds", "seconds", "load", "only", "idle_clients", "short")}
+    result = {
+        "doubts": doubts,
+        "asked": asked,
+        "machine": where(),
+        "rounds": [r._asdict() for r in rounds],
+        "idle": [one._asdict() for one in weighed],
     }
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "rounds.json").write_text(json.dumps(result, indent=1), "utf-8")
+    (out / "tables.md").write_text(tables + "\n", "utf-8")
+    (out / "cost.svg").write_text(plot.costs(rounds), "utf-8")
 
 
 if __name__ == "__main__":

@@ -1,9 +1,11 @@
--- What wrk sends, and its result as one JSON line. `wrk -s wrk.lua URL -- same|varying FIRST`.
+-- What wrk sends, and its result as one JSON line. `wrk -s wrk.lua URL -- same|varying|upload FIRST PAUSE_MS`.
 --
 -- same: wrk's own request, built once; the head never changes.
--- varying: heads as browsers send them, about 500 bytes with a cookie. A running number in the path and in the cookie
+-- upload: a POST of 16 KiB, built once.
+-- varying: heads as browsers send them: 15 fields, about 700 bytes with a cookie. A running number in the path and in the cookie
 -- makes each one new, so that a proxy cannot answer from a memory of heads that it has parsed. It counts from FIRST,
 -- so that a warm-up and the measurement after it share none.
+-- PAUSE_MS: the mean of the random time that a connection waits before each request; 0: none.
 
 local agents = {
   "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0",
@@ -40,6 +42,8 @@ local function prepare()
       .. "\r\nAccept-Encoding: gzip, deflate, br, zstd"
       .. "\r\nReferer: https://" .. site .. ".example/list/" .. n .. "?page=" .. n % 13
       .. "\r\nSec-Fetch-Dest: empty\r\nSec-Fetch-Mode: cors\r\nSec-Fetch-Site: same-origin"
+      .. "\r\nSec-CH-UA-Mobile: ?0\r\nSec-CH-UA-Platform: \"Linux\"\r\nDNT: 1\r\nUpgrade-Insecure-Requests: 1"
+      .. "\r\nPriority: u=" .. n % 7 .. ", i"
       .. "\r\nCookie: session=" .. table.concat(token) .. "; theme=dark; consent=1; seen="
     afters[n] = "\r\n\r\n"
   end
@@ -56,14 +60,21 @@ function init(args)
     prepare()
     number = tonumber(args[2])
     request = varying
+  elseif args[1] == "upload" then
+    wrk.method = "POST"
+    wrk.body = string.rep("k", 16384)
+  end
+  local pause = tonumber(args[3])
+  if pause > 0 then
+    function delay() return math.random(0, 2 * pause) end
   end
 end
 
 function done(summary, latency)
   local errors = summary.errors
   io.write(string.format(
-    '{"requests":%d,"seconds":%.6f,"p50_ms":%.3f,"p99_ms":%.3f,'
+    '{"requests":%d,"received":%d,"seconds":%.6f,"p50_ms":%.3f,"p99_ms":%.3f,'
       .. '"errors":{"connect":%d,"read":%d,"write":%d,"status":%d,"timeout":%d}}\n',
-    summary.requests, summary.duration / 1e6, latency:percentile(50) / 1e3, latency:percentile(99) / 1e3,
+    summary.requests, summary.bytes, summary.duration / 1e6, latency:percentile(50) / 1e3, latency:percentile(99) / 1e3,
     errors.connect, errors.read, errors.write, errors.status, errors.timeout))
 end

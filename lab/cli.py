@@ -29,6 +29,7 @@ from lab.errors import CannotRunError, UsageError
 from lab.model import Below, Scenario
 from lab.plan import Setup
 from lab.progress import Progress
+from lab.proxy_facts import ProxyError, ask_proxy
 from lab.result import RunResult
 from lab.runner import run as run_scenario
 from lab.sabotage import SABOTAGES
@@ -171,9 +172,17 @@ def report(run: RunArgument = LATEST) -> None:
 
 
 @app.command()
-def doctor(as_json: JsonOption = False) -> None:
-    """Tells what this machine can do: rights, wires, capture, servers and tools."""
-    findings = doctor_room.examine()
+def doctor(
+    config: Annotated[Path | None, typer.Option(help="A proxy.toml, to see what its proxy would get here.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Tells what this machine can do: the proxy's limits and socket options, rights, wires, servers and tools."""
+    if config is not None:
+        try:
+            ask_proxy(config)
+        except ProxyError as error:
+            raise UsageError(str(error)) from None
+    findings = doctor_room.examine(config)
     if as_json:
         print(msgspec.json.encode(findings).decode())
     else:

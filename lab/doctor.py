@@ -26,6 +26,7 @@ from rich.console import Console
 from rich.text import Text
 
 from lab.machine import environment, has_capability, package_version, read, usable_cores
+from lab.proxy_facts import EVERY_OPTION, ask_proxy
 from lab.stats import percentile
 from lab.wire.probe import probe
 from lab.wording import encodable
@@ -61,11 +62,16 @@ class Finding(msgspec.Struct, frozen=True):
     remedy: str = ""
 
 
-def examine() -> list[Finding]:
-    """Looks at everything. Takes about a second."""
+def examine(config: Path | None = None) -> list[Finding]:
+    """Looks at everything; at the proxy with this config, None for its defaults. Takes about two seconds."""
+
+    def proxy() -> Iterator[Finding]:
+        return _proxy(config)
+
     parts: tuple[Callable[[], Iterator[Finding]], ...] = (
         _python,
         _resources,
+        proxy,
         _wires,
         _capture,
         _netem,
@@ -115,7 +121,7 @@ def _python() -> Iterator[Finding]:
     remedy = "" if version >= NEEDED_PYTHON else f"Use Python {wanted} or newer."
     sentence = f"{platform.python_implementation()} {platform.python_version()}"
     yield Finding("python", version >= NEEDED_PYTHON, sentence, remedy)
-    for name in ("uvloop", "httptools", "msgspec"):
+    for name in ("uvloop", "httptools", "msgspec", "aiohttp", "dnspython"):
         found = package_version(name)
         yield Finding(name, bool(found), found or "not installed", "" if found else "pip install 'kalab[lab]'")
 
@@ -137,6 +143,23 @@ def _at_least(limit: int, needed: int) -> bool:
 
 def _limit_text(limit: int) -> str:
     return "no limit" if limit == resource.RLIM_INFINITY else str(limit)
+
+
+def _proxy(config: Path | None) -> Iterator[Finding]:
+    facts = ask_proxy(config)
+    parser = f"{facts.build['parser']}, read again by llhttp in httptools {facts.build['httptools']}"
+    yield Finding("proxy parser", True, parser)
+    sentence = f"{facts.clients} at a time in each process, with {_limit_text(facts.descriptors)} open files"
+    few = f"For {facts.wanted_clients} let an administrator raise the hard limit of open files."
+    enough = facts.clients >= facts.wanted_clients
+    yield Finding("proxy clients", True if enough else None, sentence, "" if enough else few)
+    wanting = "; ".join(f"{key}: asked {asked}, got {got}" for key, asked, got in facts.refused)
+    every = ", ".join(["nodelay", *EVERY_OPTION])
+    yield Finding("socket options", not wanting, wanting or f"the kernel takes every one: {every}", "Leave these out.")
+    for key, asked, got in (*facts.sockets, *facts.listener):
+        limit = "net.core.somaxconn is the limit." if key == "listener.backlog" else "This is what the kernel gives."
+        granted = asked == got
+        yield Finding(key, True if granted else None, f"asked {asked}, got {got}", "" if granted else limit)
 
 
 def _wires() -> Iterator[Finding]:

@@ -22,7 +22,7 @@ SYSCTLS = (
     "net.core.somaxconn",
     "net.ipv4.tcp_congestion_control",
 )
-PACKAGES = ("kalab", "uvloop", "httptools", "msgspec")
+PACKAGES = ("kalab", "uvloop", "httptools", "msgspec", "aiohttp", "dnspython")
 TREE = Path(__file__).resolve().parents[1]
 GIT_WITHIN_S = 5.0
 # Version 1 of cgroups writes "no limit" as a number near 2 ** 63.

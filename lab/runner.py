@@ -163,6 +163,7 @@ def _start_proxy(plan: Plan, lane: LanePlan, dial: tuple[str, int], children: Ch
     own = {
         "listen": "127.0.0.1:0",
         "upstreams": f"{dial[0]}:{dial[1]}",
+        "admin.listen": "off",
         "log.access": "off",
         "log.events": str(folder / f"proxy-{lane.name}.jsonl"),
     }

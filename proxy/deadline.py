@@ -7,6 +7,7 @@ Most timers of a proxy are moved far more often than they fire. Rules of this fi
 - It never fires early, although the loop's timers may (uvloop counts in whole milliseconds). It may fire a millisecond
   or two late.
 - One `Deadline` per connection bounds whatever that connection waits for now.
+- Its clock is the loop's, which is `time.monotonic()`: whoever has read that already passes it on to `until`.
 """
 
 from __future__ import annotations
@@ -21,17 +22,17 @@ SHORTEST_WAIT_S = 0.001  # uvloop rounds a shorter one to zero, and would spin u
 class Deadline:
     """Calls `on_expired` once when the time set last has passed. Starts cleared."""
 
-    __slots__ = ("_closed", "_handle", "_loop", "_on_expired", "_when")
+    __slots__ = ("_armed", "_handle", "_loop", "_on_expired", "_when")
 
     def __init__(self, loop: AbstractEventLoop, on_expired: Callable[[], None]) -> None:
         self._loop = loop
         self._on_expired = on_expired
         self._when = inf
+        self._armed = inf  # when the loop's timer fires; inf: there is none; -inf: there will be none any more
         self._handle: TimerHandle | None = None
-        self._closed = False
 
     def __repr__(self) -> str:
-        if self._closed:
+        if self._armed == -inf:
             return "<Deadline closed>"
         if self._when == inf:
             return "<Deadline cleared>"
@@ -39,13 +40,13 @@ class Deadline:
 
     def set(self, seconds: float) -> None:
         """Expires in so many seconds from now, whatever was set before. `inf` clears. Does nothing once closed."""
-        self._when = when = self._loop.time() + seconds
-        if self._handle is None:
-            if when != inf and not self._closed:
-                self._arm(seconds)
-        elif when < self._handle.when():
-            self._handle.cancel()
-            self._arm(seconds)
+        self.until(self._loop.time() + seconds)
+
+    def until(self, when: float) -> None:
+        """Expires at this moment, in seconds of `time.monotonic()`. Otherwise as `set`."""
+        self._when = when
+        if when < self._armed:
+            self._arm(when)
 
     def clear(self) -> None:
         """Does not expire until set again."""
@@ -53,22 +54,26 @@ class Deadline:
 
     def close(self) -> None:
         """Never expires again, and lets go of the loop's timer and with it of the owner. Idempotent."""
-        self._closed = True
         self._when = inf
+        self._armed = -inf
         if self._handle is not None:
             self._handle.cancel()
             self._handle = None
 
-    def _arm(self, seconds: float) -> None:
-        self._handle = self._loop.call_later(max(seconds, SHORTEST_WAIT_S), self._fire)
+    def _arm(self, when: float) -> None:
+        if self._handle is not None:
+            self._handle.cancel()
+        self._armed = when
+        self._handle = self._loop.call_later(max(when - self._loop.time(), SHORTEST_WAIT_S), self._fire)
 
     def _fire(self) -> None:
         self._handle = None
-        if self._when == inf:
+        self._armed = inf
+        when = self._when
+        if when == inf:
             return  # cleared meanwhile; the next set() arms again
-        left = self._when - self._loop.time()
-        if left > 0:
-            self._arm(left)  # moved later meanwhile
+        if when > self._loop.time():
+            self._arm(when)  # moved later meanwhile
         else:
             self._when = inf
             self._on_expired()

@@ -15,20 +15,22 @@ from __future__ import annotations
 import asyncio
 import socket
 import struct
-from enum import IntEnum, auto
+from collections.abc import Callable
+from enum import IntEnum
+from time import monotonic
 from typing import Any, Final, Protocol
 
 from proxy import events
 from proxy.deadline import Deadline
 from proxy.exchange import Exchange
 from proxy.failure import Failure
-from proxy.framing import BadBody, BodyReader, ChunkedBody, LengthBody, Payload
 from proxy.gateway import Gateway
-from proxy.http1 import BadHead, HeadLimits
+from proxy.http1.framing import BadBody, BodyReader, ChunkedBody, LengthBody, Payload
+from proxy.http1.grammar import BadHead, HeadLimits
+from proxy.http1.pages import CONTINUE, error_page
+from proxy.http1.request_head import RequestFields
+from proxy.http1.request_reader import RequestReader
 from proxy.kernel import unacked_bytes
-from proxy.pages import CONTINUE, error_page
-from proxy.request_head import Request
-from proxy.request_reader import RequestReader
 
 HIGH_WATER: Final = 256 * 1024  # bytes waiting to be written before the upstream is paused
 
@@ -41,31 +43,27 @@ LINGER_0: Final = struct.pack("ii", 1, 0)  # for SO_LINGER: the close sends RST
 
 
 class State(IntEnum):
-    IDLE = auto()  # no byte of a request has come
-    HEAD = auto()  # part of a head has
-    EXCHANGE = auto()
-    LINGERING = auto()  # answered for the last time; input is thrown away
-    CLOSED = auto()
+    IDLE = 0  # no byte of a request has come
+    HEAD = 1  # part of a head has
+    EXCHANGE = 2
+    LINGERING = 3  # answered for the last time; input is thrown away
+    CLOSED = 4
 
 
-# As globals they cost a tenth of what looking them up in the enum does, ten times a request.
-IDLE, HEAD, EXCHANGE, LINGERING, CLOSED = State
+IDLE, HEAD, EXCHANGE, LINGERING, CLOSED = map(int, State)  # plain numbers are cheaper than members
 
-_STEPS: Final = frozenset(
-    {
-        (IDLE, HEAD),
-        (IDLE, EXCHANGE),
-        (HEAD, EXCHANGE),
-        (EXCHANGE, IDLE),
-        (IDLE, LINGERING),
-        (HEAD, LINGERING),
-        (EXCHANGE, LINGERING),
-        (IDLE, CLOSED),
-        (HEAD, CLOSED),
-        (EXCHANGE, CLOSED),
-        (LINGERING, CLOSED),
-    }
+# The steps there are: from each state, to IDLE, HEAD, EXCHANGE, LINGERING, CLOSED.
+_STEPS: Final = (
+    (False, True, True, True, True),
+    (False, False, True, True, True),
+    (True, False, False, True, True),
+    (False, False, False, False, True),
+    (False, False, False, False, False),
 )
+
+
+def _nowhere(_data: bytes) -> None:
+    """Where a connection writes that has been closed."""
 
 
 class Listener(Protocol):
@@ -86,10 +84,13 @@ class DownstreamConnection(asyncio.Protocol):
         self._loop = loop
         self._listener = listener
         self._timeouts = gateway.config.timeouts
+        self._idle_s = float(self._timeouts.downstream_idle)  # see ConnectionPool.configure
         self._body_limit = gateway.config.limits.body_bytes
         self._state = IDLE
         self._transport: Any = None
+        self._tls = False
         self._reader: RequestReader
+        self.write: Callable[[bytes], None] = _nowhere  # the transport's own while it may be written to
         self.deadline = Deadline(loop, self._expired)
         self.name = ""
         self.ip = ""
@@ -107,24 +108,26 @@ class DownstreamConnection(asyncio.Protocol):
         self._thrown_away = 0
 
     def __repr__(self) -> str:
-        return f"<DownstreamConnection {self._state.name} {self.name or '-'}, {self.requests} requests>"
+        return f"<DownstreamConnection {self.state.name} {self.name or '-'}, {self.requests} requests>"
 
     # ---- state
 
     @property
     def state(self) -> State:
-        return self._state
+        return State(self._state)
 
-    def _enter(self, state: State) -> None:
-        if (self._state, state) not in _STEPS:
-            raise RuntimeError(f"{self!r} cannot become {state.name}")
+    def _enter(self, state: int) -> None:
+        if not _STEPS[self._state][state]:
+            raise RuntimeError(f"{self!r} cannot become {State(state).name}")
         self._state = state
-        if state is CLOSED and self._gateway.emit is not None:
-            self._gateway.emit(events.DOWNSTREAM_CLOSED, self.name, 0, self._close_reason, self.requests)
+        if state >= LINGERING:
+            self.write = _nowhere
+            if state == CLOSED and self._gateway.emit is not None:
+                self._gateway.emit(events.DOWNSTREAM_CLOSED, self.name, 0, self._close_reason, self.requests)
 
     def close(self, reason: str, cause: Failure = Failure.CLIENT_CLOSED) -> None:
         """Closes it, after what has been written is out. Idempotent. `cause`: of an exchange that it cuts off."""
-        if self._state is CLOSED:
+        if self._state == CLOSED:
             return
         self._close_reason = reason
         self._enter(CLOSED)
@@ -143,18 +146,22 @@ class DownstreamConnection(asyncio.Protocol):
         self._held = False
         self._lingers_until = self._loop.time() + self._timeouts.body_gap
         self.deadline.set(LINGER_S)
-        self._transport.write_eof()
+        if not self._tls:  # there, its transport cannot say that nothing more comes and still read
+            self._transport.write_eof()
         self._read_or_not()
 
     # ---- called by asyncio
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport
+        self.write = transport.write  # type: ignore[attr-defined]
         transport.set_write_buffer_limits(HIGH_WATER)  # type: ignore[attr-defined]
         peer = transport.get_extra_info("peername") or ("", 0)
         self.ip = peer[0]
         limits = self._gateway.config.limits
-        self._reader = RequestReader(HeadLimits(limits.line_bytes, limits.head_bytes, limits.fields), self.ip)
+        self._tls = transport.get_extra_info("sslcontext") is not None
+        head_limits = HeadLimits(limits.line_bytes, limits.head_bytes, limits.fields)
+        self._reader = RequestReader(head_limits, self.ip, proto=b"https" if self._tls else b"http")
         self.name = events.connection_name(peer, transport.get_extra_info("sockname"))
         if self._gateway.emit is not None:
             self._gateway.emit(events.DOWNSTREAM_OPENED, self.name, 0)
@@ -164,21 +171,21 @@ class DownstreamConnection(asyncio.Protocol):
             self._refuse(503, "too many connections", Failure.TOO_MANY_CONNECTIONS, "connection_limit")
 
     def data_received(self, data: bytes) -> None:
-        if (self._state is IDLE and not self._writing_paused) or self._state is HEAD:
+        if (self._state == IDLE and not self._writing_paused) or self._state == HEAD:
             self._take_head(data)
         elif self._body is not None:
             self._take_body(data, self._body)
-        elif self._state is EXCHANGE or self._state is IDLE:  # idle, but its last response is not out yet
+        elif self._state == EXCHANGE or self._state == IDLE:  # idle, but its last response is not out yet
             self._behind += data
             self._read_or_not()
         else:
             self._throw_away(data)
 
     def eof_received(self) -> None:
-        self.close("client_closed" if self._state is not LINGERING else self._close_reason)
+        self.close("client_closed" if self._state != LINGERING else self._close_reason)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        if self._state is LINGERING:
+        if self._state == LINGERING:
             self.close(self._close_reason)
         else:
             self.close("client_closed" if exc is None else "client_reset")
@@ -196,20 +203,20 @@ class DownstreamConnection(asyncio.Protocol):
         if self._exchange is not None:
             self._await_body()
             self._exchange.resume_response()
-        elif self._state is IDLE:
+        elif self._state == IDLE:
             self._next_request()
 
     def _expired(self) -> None:
-        if self._state is HEAD:
+        if self._state == HEAD:
             self._refuse(408, "the head did not come in time", Failure.REQUEST_TIMEOUT, "header_timeout")
-        elif self._state is EXCHANGE and not self._writing_paused:
+        elif self._state == EXCHANGE and not self._writing_paused:
             if self._exchange is not None and self._body is not None:  # otherwise it is the idle time's, left to pass
                 self._exchange.refuse(408, Failure.REQUEST_TIMEOUT, "the body did not come in time")
-        elif self._state is CLOSED:
+        elif self._state == CLOSED:
             self._transport.abort()  # what was written last cannot be delivered
-        elif self._state is LINGERING and self._loop.time() < self._lingers_until and self._undelivered():
+        elif self._state == LINGERING and self._loop.time() < self._lingers_until and self._undelivered():
             self.deadline.set(LINGER_S)
-        elif self._state is IDLE and not self._writing_paused:
+        elif self._state == IDLE and not self._writing_paused:
             self.close("drained" if self._gateway.draining else "idle_timeout")
         else:
             self._abort("write_timeout" if self._writing_paused else self._close_reason)
@@ -226,12 +233,8 @@ class DownstreamConnection(asyncio.Protocol):
 
     # ---- called by the exchange (ClientSide)
 
-    def write(self, data: bytes) -> None:
-        if self._state is not CLOSED and self._state is not LINGERING:
-            self._transport.write(data)
-
     def write_parts(self, parts: list[Payload]) -> None:
-        if self._state is not CLOSED and self._state is not LINGERING:
+        if self._state < LINGERING:
             self._transport.writelines(parts)
 
     def pause_reading(self) -> None:
@@ -248,28 +251,30 @@ class DownstreamConnection(asyncio.Protocol):
     def break_off(self) -> None:
         self._exchange = None
         self._transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, LINGER_0)
+        if self._tls:
+            self._transport.abort()  # no close_notify either: it says that all is there
         self.close("done")
 
-    def exchange_ended(self, *, keep_alive: bool) -> None:
+    def exchange_ended(self, keep_alive: bool, now: float) -> None:
         self._exchange = None
         self._held = False
-        if self._state is CLOSED:
-            return
-        if not keep_alive:
+        if keep_alive and self._state == EXCHANGE:
+            self._enter(IDLE)
+            if self._behind or self._writing_paused or self._gateway.draining:
+                self._next_request()
+            else:
+                self.deadline.until(now + self._idle_s)
+        elif self._state != CLOSED:
             if self._body is not None or self._behind:
                 self._linger("answered_early")
             else:
                 self.close("done")
-            return
-        self._enter(IDLE)
-        if not self._writing_paused:
-            self._next_request()
 
     # ---- called by the server
 
     def drain(self) -> None:
         """The proxy stops. A request that has come is the last; so is a first one that may be on its way."""
-        if self._state is IDLE and not self._writing_paused and not self._behind:
+        if self._state == IDLE and not self._writing_paused and not self._behind:
             if self.requests:
                 self.close("drained")
             else:
@@ -282,7 +287,9 @@ class DownstreamConnection(asyncio.Protocol):
     # ---- the head
 
     def _next_request(self) -> None:
-        """Takes up what came behind the last request, or waits for the next."""
+        """Takes up what came behind the last request, or waits for the next. First the client must read its answer."""
+        if self._writing_paused:
+            return
         if self._behind:
             self._loop.call_soon(self._take_up)  # not at once: a thousand requests would nest a thousand calls
         elif self._gateway.draining:
@@ -291,48 +298,57 @@ class DownstreamConnection(asyncio.Protocol):
             self.deadline.set(self._timeouts.downstream_idle)
 
     def _take_up(self) -> None:
-        if self._state is IDLE and self._behind:
+        if self._state == IDLE and self._behind:
             behind, self._behind = self._behind, b""
             self._take_head(behind)
             self._read_or_not()
-            if self._state is IDLE and not self._behind and not self._writing_paused:
+            if self._state == IDLE and not self._behind:
                 self._next_request()  # it was an empty line
 
     def _take_head(self, data: bytes) -> None:
+        group = self._gateway.only
         try:
             request = self._reader.feed(data)
+            if group is None and request is not None:
+                group = self._gateway.group_for(request.fields.host, request.target)
         except BadHead as bad:
             self._refuse(bad.status, str(bad), Failure.BAD_REQUEST, "bad_request")
             return
-        if request is not None:
-            self._begin(request, self._reader.rest)
-        elif self._state is IDLE and self._reader.begun:
-            self._enter(HEAD)
-            self.deadline.set(self._timeouts.downstream_header)
-
-    def _begin(self, request: Request, rest: bytes) -> None:
-        """A request has come, and `rest` behind its head."""
+        if request is None:
+            if self._state == IDLE and self._reader.begun:
+                self._enter(HEAD)
+                self.deadline.set(self._timeouts.downstream_header)
+            return
         fields = request.fields
-        if 0 < self._body_limit < fields.length:
+        if group is None:
+            self._refuse(404, "no route for this host and path", Failure.NO_ROUTE, "no_route")
+            return
+        if fields.length and 0 < self._body_limit < fields.length:
             self._refuse(413, "the body is too large", Failure.BAD_REQUEST, "bad_request")
             return
+        now = monotonic()
         self._enter(EXCHANGE)
         self.requests += 1
-        exchange = self._exchange = Exchange(self._gateway, self, request)
-        if not fields.length and not fields.chunked:
-            if rest:
-                self._behind = rest
-                self._read_or_not()
-            exchange.start(b"", True)
+        exchange = self._exchange = Exchange(self._gateway, group, self, request, now)
+        rest = self._reader.rest
+        if fields.length or fields.chunked:
+            self._begin_body(fields, rest)
             return
+        if rest:
+            self._behind = rest
+            self._read_or_not()
+        exchange.attempt(now)
+
+    # ---- the body
+
+    def _begin_body(self, fields: RequestFields, rest: bytes) -> None:
+        """The request at hand has one, and `rest` is its beginning."""
         self._body = body = ChunkedBody() if fields.chunked else LengthBody(fields.length)
         self._body_bytes = 0
         if fields.expects_continue and not rest:
-            self._transport.write(CONTINUE)  # a client that waits for it has sent nothing yet
+            self.write(CONTINUE)  # a client that waits for it has sent nothing yet
         self._await_body()
         self._take_body(rest, body, first=True)
-
-    # ---- the body
 
     def _take_body(self, data: bytes, body: BodyReader, *, first: bool = False) -> None:
         exchange = self._exchange
@@ -353,7 +369,7 @@ class DownstreamConnection(asyncio.Protocol):
                 self._read_or_not()
         self._await_body()
         if first:
-            exchange.start(payload, body.done)
+            exchange.attempt_with_body(payload, body.done)
         else:
             exchange.request_body(payload, body.done)
 
@@ -372,7 +388,7 @@ class DownstreamConnection(asyncio.Protocol):
     def _read_or_not(self) -> None:
         """Reads unless the next request has begun to arrive, or the exchange cannot take more of this one."""
         wanted = not (self._held or self._behind)
-        if wanted is not self._reading and self._state is not CLOSED:
+        if wanted is not self._reading and self._state != CLOSED:
             self._reading = wanted
             if wanted:
                 self._transport.resume_reading()

@@ -57,6 +57,8 @@ EXCHANGE_FINISHED = Kind(
         "cause",
         "attempts",
         "retry_reason",
+        "group",
+        "upstream",
         "up_conn",
         "up_reuse_n",
         "up_idle_ms",

@@ -9,83 +9,63 @@ Rules of this file:
 - Once the head of a response is out there is no other: what fails after it closes the client's connection.
 - When the client is gone the exchange lets go of both sides, and whatever still calls it finds it `ended`.
 - `exchange.sent` is stamped before the write, and nothing runs between taking a connection and sending on it.
+- The clock is read once for each side of a usual exchange; `now` is passed along.
 """
 
 from __future__ import annotations
 
 from time import monotonic
-from typing import Protocol
 
 from proxy import events
 from proxy.failure import Failure, phrase_of, proof_of, status_of
-from proxy.framing import LAST_CHUNK, WORTH_A_VIEW, Payload, chunk
 from proxy.gateway import Gateway
-from proxy.pages import error_page
+from proxy.group import Group
+from proxy.http1.framing import LAST_CHUNK, WORTH_A_VIEW, Payload, chunk
+from proxy.http1.pages import error_page
+from proxy.http1.request_head import Request
+from proxy.http1.response_head import ResponseHead
 from proxy.pool import CloseReason
-from proxy.request_head import Request
-from proxy.response_head import BODILESS, ResponseHead
-from proxy.retry import OVER_BUDGET, Attempt, Decision
+from proxy.record import Record
+from proxy.retry import DIED, OVER_BUDGET, Attempt
+from proxy.sides import ClientSide, Evidence, UpstreamSide
 from proxy.upstream import Upstream
-from proxy.upstream_connection import Evidence, UpstreamConnection
+
+_NOTHING_SENT = Evidence(sent_bytes=0, written_bytes=0, unacked_bytes=None)
 
 
-class ClientSide(Protocol):
-    """What an exchange needs of the connection that its request came on."""
-
-    name: str
-    ip: str
-
-    def write(self, data: bytes) -> None:
-        """Sends to the client; does nothing once it has left."""
-
-    def write_parts(self, parts: list[Payload]) -> None:
-        """The same, without joining them first."""
-
-    def pause_reading(self) -> None:
-        """No more of the request's body for now."""
-
-    def resume_reading(self) -> None:
-        """More of it, please."""
-
-    def break_off(self) -> None:
-        """Closes the connection with RST: a FIN would make a broken response look whole."""
-
-    def exchange_ended(self, *, keep_alive: bool) -> None:
-        """The exchange is over; the connection closes unless it may be kept."""
-
-
-class Exchange:
+class Exchange(Record):
     """One request on its way to an upstream, and its response on the way back."""
 
-    # What most exchanges never touch.
-    attempts = 0
+    # What most exchanges never read. What they do is set below: an attribute of a class is slower to find.
     ended = False
-    retry_reason = ""
-    cause = ""
-    status = 0
-    bytes_in = 0
-    bytes_out = 0
-    _upstream: Upstream | None = None
-    _connection: UpstreamConnection | None = None
-    _unsent: bytes | bytearray = b""  # the body so far, framed; all of it from its first byte while `_replayable`
+    _avoided: Upstream | None = None  # an upstream that is to blame for the last attempt
     _replayable = True
+    _head_only = False
     _chunked_response = False
     _keep_alive = False
-    _client_paused = False
-    _response_paused = False
+    _slow = False  # the response began later than its group bears
     _until_close = False  # for the client, only the close ends this response
-    _up_conn = ""
-    _up_reuse_n = 0
-    _up_idle_ms = 0.0
 
-    def __init__(self, gateway: Gateway, client: ClientSide, request: Request) -> None:
+    def __init__(self, gateway: Gateway, group: Group, client: ClientSide, request: Request, now: float) -> None:
         self.gateway = gateway
+        self.group = group
         self.client = client
         self.request = request
-        self.request_complete = False
-        self.started = monotonic()
-        gateway.exchanges += 1
-        self.number = gateway.exchanges
+        self.request_complete = True
+        self.attempts = 0
+        self.started = now
+        self._upstream: Upstream | None = None
+        self._connection: UpstreamSide | None = None
+        self._unsent: bytes | bytearray = b""  # the body so far, framed; all of it from its first byte if `_replayable`
+        self._client_paused = False
+        self._response_paused = False
+        self.number = gateway.exchanges = gateway.exchanges + 1
+        budget = group.budget
+        if now >= budget.step_ends:
+            budget.step(now)
+        budget.requests += 1
+        if gateway.emit is not None:
+            self.emit_started()
 
     def __repr__(self) -> str:
         state = "ended" if self.ended else "answering" if self.status else "waiting"
@@ -93,22 +73,28 @@ class Exchange:
 
     # ---- called by the client's connection
 
-    def start(self, payload: Payload, complete: bool) -> None:
-        """Begins, with what there is of the body; `complete`: that is all of it."""
-        gateway = self.gateway
-        if gateway.emit is not None:
-            request = self.request
-            self._emit(
-                events.EXCHANGE_STARTED,
-                self.client.name,
-                request.method.decode("latin-1"),
-                request.target.decode("latin-1"),
-            )
-        gateway.budget.request(self.started)
+    def attempt(self, now: float, fresh: bool = False) -> None:
+        """Sends the request, whatever there is of it. `fresh`: again, and on a connection that nobody has used."""
+        self.attempts += 1
+        group = self.group
+        pick = self._pick if fresh or group.wants_key else group.pick
+        upstream = self._upstream = pick()
+        if upstream is None:
+            self._give_up(Failure.NO_UPSTREAM)
+            return
+        connection = None if fresh else upstream.take_idle(now)
+        if connection is not None:
+            self.connected(connection, now)
+            return
+        upstream.promise(self, now, fresh)
+        if not (self.request_complete or self._connection is not None or self.ended):
+            self._pause_client()  # until a connection has come
+
+    def attempt_with_body(self, payload: Payload, complete: bool) -> None:
+        """The same, with what there is of the body; `complete`: that is all of it."""
         self.request_complete = complete
-        if payload or not complete or self.request.fields.chunked:
-            self._hold(self._framed(payload, complete))
-        self._attempt(fresh=False)
+        self._hold(self._framed(payload, complete))
+        self.attempt(self.started)
 
     def request_body(self, payload: Payload, complete: bool) -> None:
         """More of the request's body."""
@@ -121,7 +107,7 @@ class Exchange:
             return
         if self._replayable:
             self._hold(data)
-        self._connection.write(data, complete)
+        self._connection.send_more(data, complete)
 
     def cut_off(self, cause: Failure) -> None:
         """The client has left, or has been left. Its response is not read on, so the connection is used no more."""
@@ -134,7 +120,7 @@ class Exchange:
         if not self.status:
             self._write_page(status, failure, why, keep_alive=False)
         self._abandon(failure, status)
-        self.client.exchange_ended(keep_alive=False)
+        self.client.exchange_ended(False, monotonic())
 
     def pause_response(self) -> None:
         """The client reads slower than the upstream sends."""
@@ -150,68 +136,87 @@ class Exchange:
 
     # ---- called by the upstream side (ResponseSink)
 
-    def connected(self, connection: UpstreamConnection) -> None:
+    def connected(self, connection: UpstreamSide, now: float) -> None:
         request, gateway = self.request, self.gateway
         self._connection = connection
         if gateway.watched:
-            self._note(connection)
-        head = request.head()
-        if gateway.never_reuses:
-            head = head[:-2] + b"Connection: close\r\n\r\n"  # the upstream should know
-        data = head + self._unsent if self._unsent else head
-        if not self._replayable:
-            self._unsent = b""
+            self.note(connection)
+            self.up_name = self._upstream.name if self._upstream is not None else ""
+        data = request.head()
+        if self.group.never_reuses:
+            data = data[:-2] + b"Connection: close\r\n\r\n"  # the upstream should know
+        if self._unsent:
+            data += self._unsent
+            if not self._replayable:
+                self._unsent = b""
         if self._client_paused:
             self._resume_client()  # before the write, which may pause it again
-        connection.begin(self, head_only=request.method == b"HEAD")
-        if gateway.emit is not None:
-            self._emit(events.EXCHANGE_SENT, connection.name, self.attempts, connection.reused, len(data))
-        connection.write(data, self.request_complete)
+        self._head_only = head_only = request.method == b"HEAD"
+        connection.send(self, data, self.request_complete, head_only, now)
         if self._response_paused:
             connection.pause_reading()
 
     def not_connected(self, failure: Failure) -> None:
-        nothing = Evidence(sent_bytes=0, written_bytes=0, unacked_bytes=None)
         if failure is Failure.POOL_EXHAUSTED:
             self._give_up(failure)
         else:
-            self._retry_or_give_up(failure, nothing, connection=None)
+            self._retry_or_give_up(failure, _NOTHING_SENT, connection=None)
+
+    def sending(self, size: int) -> None:
+        assert self._connection is not None
+        self.emit(events.EXCHANGE_SENT, self._connection.name, self.attempts, self._connection.reused, size)
 
     def first_byte(self) -> None:
-        if self.gateway.emit is not None and self._connection is not None:
-            self._emit(events.EXCHANGE_FIRST_BYTE, self._connection.name, self.attempts)
+        assert self._connection is not None
+        self.emit(events.EXCHANGE_FIRST_BYTE, self._connection.name, self.attempts)
 
     def interim(self, head: ResponseHead) -> None:
         if not self.request.http10:  # HTTP/1.0 has no interim responses (RFC 9110 §15.2)
             self.client.write(head.head(http10=False, keep_alive=True, no_body=True))
 
     def response(self, head: ResponseHead, payload: Payload, done: bool) -> None:
-        request = self.request
         self.status = head.status
-        self._keep_alive = keep_alive = (
-            request.fields.keep_alive and self.request_complete and not self.gateway.draining
-        )
-        if keep_alive and not request.http10 and request.method != b"HEAD":
-            out = head.usual
-            self._chunked_response = head.length is None and head.status not in BODILESS
-        else:
+        slow_after = self.group.slow_after
+        if slow_after and self._connection is not None:
+            self._slow = monotonic() - self._connection.sent_at > slow_after
+        request = self.request
+        fields = request.fields
+        self._keep_alive = fields.keep_alive and self.request_complete and not self.gateway.draining
+        if not self._keep_alive or request.http10 or self._head_only:
             out = self._unusual_head(head)
+        else:
+            out = head.usual
+            self._chunked_response = head.body_length is None
         if self._chunked_response:
             self.client.write(out)
             self._pass_on(payload, done)
             return
-        self.bytes_out += len(payload)
-        if len(payload) < WORTH_A_VIEW:
-            self.client.write(out + payload)
+        self.bytes_out = size = len(payload)
+        if size < WORTH_A_VIEW:
+            write = self.client.write  # not `client.write(…)`: CPython makes a call of a method that is none slow
+            write(out + payload)
         else:
             self.client.write_parts([out, payload])
 
     def body(self, payload: Payload, done: bool) -> None:
         self._pass_on(payload, done)
 
-    def completed(self) -> None:
+    def switched(self, head: ResponseHead, rest: bytes) -> None:  # noqa: ARG002 - cannot come
+        raise AssertionError("no request that is sent on asks for another protocol")
+
+    def completed(self, now: float) -> None:
         self._connection = None
-        self._end(keep_alive=self._keep_alive)
+        upstream, group = self._upstream, self.group
+        assert upstream is not None
+        if self._slow:
+            group.slow(upstream, now)
+        elif upstream.failing:
+            group.succeeded(upstream)
+        self.ended = True
+        group.counters.ended(self.status, now - self.started, self.bytes_in, self.bytes_out)
+        if self.gateway.watched:
+            self.report()
+        self.client.exchange_ended(self._keep_alive, now)
 
     def failed(self, failure: Failure, evidence: Evidence) -> None:
         connection, self._connection = self._connection, None
@@ -226,14 +231,11 @@ class Exchange:
 
     # ---- the request
 
-    def _attempt(self, *, fresh: bool) -> None:
-        self.attempts += 1
-        self._upstream = upstream = self.gateway.balancer.pick()
-        connection = upstream.acquire(self, fresh=fresh)
-        if connection is not None:
-            self.connected(connection)
-        elif not self.request_complete and not self.ended:
-            self._pause_client()  # until a connection has come
+    def _pick(self) -> Upstream | None:
+        """Where the next attempt goes, and if it can be helped not where the last one failed."""
+        group = self.group
+        key = group.key_of(self.client.ip.encode(), self.request.fields.block) if group.wants_key else b""
+        return group.pick(key, self._avoided)
 
     def _framed(self, payload: Payload, complete: bool) -> bytes:
         """A piece of the request's body as it goes to the upstream."""
@@ -245,9 +247,12 @@ class Exchange:
     def _hold(self, data: bytes) -> None:
         """Keeps a piece of the body, to be sent or for a repeat. Past the limit it is not kept for a repeat."""
         if not self._unsent:
-            self._unsent = bytearray()
-        self._unsent += data
-        if self._replayable and len(self._unsent) > self.gateway.config.retry.max_body:
+            self._unsent = data
+        elif isinstance(self._unsent, bytes):
+            self._unsent = bytearray(self._unsent + data)
+        else:
+            self._unsent += data
+        if self._replayable and len(self._unsent) > self.group.config.retry.max_body:
             self._replayable = False
             if self._connection is not None:
                 self._unsent = b""
@@ -267,12 +272,11 @@ class Exchange:
     def _unusual_head(self, head: ResponseHead) -> bytes:
         """The head for a client of HTTP/1.0, one that asked with HEAD, or one whose connection will not be kept."""
         request = self.request
-        head_only = request.method == b"HEAD"
-        if head.length is None and not head_only and head.status not in BODILESS:
+        if head.body_length is None and not self._head_only:
             self._chunked_response = not request.http10
             self._until_close = request.http10
             self._keep_alive = self._keep_alive and self._chunked_response  # without chunks only a close can end it
-        return head.head(http10=request.http10, keep_alive=self._keep_alive, no_body=head_only)
+        return head.head(http10=request.http10, keep_alive=self._keep_alive, no_body=self._head_only)
 
     def _pass_on(self, payload: Payload, done: bool) -> None:
         """A piece of the response's body as it goes to the client."""
@@ -289,7 +293,7 @@ class Exchange:
 
     # ---- failure
 
-    def _retry_or_give_up(self, failure: Failure, evidence: Evidence, connection: UpstreamConnection | None) -> None:
+    def _retry_or_give_up(self, failure: Failure, evidence: Evidence, connection: UpstreamSide | None) -> None:
         proof = proof_of(
             failure,
             request_bytes=evidence.sent_bytes,
@@ -306,14 +310,24 @@ class Exchange:
             sent_bytes=evidence.written_bytes,
             replayable=self._replayable,
         )
-        decision = self.gateway.policy.decide(attempt)
-        if decision.retry and not self.gateway.budget.take(monotonic()):
+        now = monotonic()
+        upstream = self._upstream
+        assert upstream is not None
+        if self.group.failed(upstream, failure, now, reused=attempt.reused):
+            self._avoided = upstream
+        decision = self.group.policy.decide(attempt)
+        if decision.retry and not self.group.budget.take(now):
             decision = OVER_BUDGET
+        upstream.counters.failures[failure.value] += 1
+        counters = self.group.counters
+        (counters.retries if decision.retry else counters.not_retried)[decision.because] += 1
+        if connection is not None and attempt.reused and failure in DIED:
+            counters.lost.add(connection.idle_age)
         if self.gateway.emit is not None:
-            self._emit_failed(attempt, decision, evidence, connection)
+            self.emit_failed(attempt, decision, evidence, connection)
         if decision.retry:
             self.retry_reason = decision.because
-            self._attempt(fresh=True)
+            self.attempt(now, fresh=True)
         else:
             self._give_up(failure)
 
@@ -326,7 +340,7 @@ class Exchange:
         if not self.status:
             keep_alive = self.request.fields.keep_alive and self.request_complete and not self.gateway.draining
             self._write_page(status_of(failure), failure, phrase_of(failure), keep_alive=keep_alive)
-        self._end(keep_alive=keep_alive)
+        self._end(keep_alive, monotonic())
 
     def _write_page(self, status: int, failure: Failure, why: str, *, keep_alive: bool) -> None:
         self.status = status
@@ -355,65 +369,23 @@ class Exchange:
             connection.close(CloseReason.DRAINED if failure is Failure.DRAINING else CloseReason.CLIENT_CLOSED)
         elif self._upstream is not None:
             self._upstream.forget(self)
+        self._count(monotonic())
         if self.gateway.watched:
-            self._report()
+            self.report()
 
     # ---- the end
 
-    def _end(self, *, keep_alive: bool) -> None:
+    def _end(self, keep_alive: bool, now: float) -> None:
         if self.ended:
             return
         self.ended = True
+        self._count(now)
         if self.gateway.watched:
-            self._report()
-        self.client.exchange_ended(keep_alive=keep_alive)
+            self.report()
+        self.client.exchange_ended(keep_alive, now)
 
-    # ---- events
-
-    def _emit(self, kind: events.Kind, conn: str, *detail: object) -> None:
-        """Emits with the request's id. Ask first whether the log is on: what is passed costs as much as the call."""
-        if self.gateway.emit is not None:
-            self.gateway.emit(kind, conn, self.number, self.request.fields.req_id, *detail)
-
-    def _note(self, connection: UpstreamConnection) -> None:
-        """What is known of the connection only before it is used."""
-        self._up_conn = connection.name
-        self._up_reuse_n = connection.requests
-        self._up_idle_ms = connection.idle_ms() if connection.requests else 0.0
-
-    def _emit_failed(
-        self, attempt: Attempt, decision: Decision, evidence: Evidence, connection: UpstreamConnection | None
-    ) -> None:
-        self._emit(
-            events.EXCHANGE_ATTEMPT_FAILED,
-            connection.name if connection is not None else "",
-            attempt.number,
-            attempt.failure.value,
-            attempt.proof.value,
-            attempt.reused,
-            evidence.sent_bytes,
-            evidence.unacked_bytes,
-            decision.retry,
-            decision.because,
-        )
-
-    def _report(self) -> None:
-        request = self.request
-        self.gateway.report(
-            self.client.name,
-            self.number,
-            request.fields.req_id,
-            self.client.ip,
-            request.method.decode("latin-1"),
-            request.target.decode("latin-1"),
-            self.status,
-            self.cause,
-            self.attempts,
-            self.retry_reason,
-            self._up_conn,
-            self._up_reuse_n,
-            self._up_idle_ms,
-            self.bytes_in,
-            self.bytes_out,
-            round((monotonic() - self.started) * 1e3, 3),
-        )
+    def _count(self, now: float) -> None:
+        counters = self.group.counters
+        counters.ended(self.status, now - self.started, self.bytes_in, self.bytes_out)
+        if self.cause:
+            counters.causes[self.cause] += 1

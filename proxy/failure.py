@@ -31,6 +31,8 @@ class Failure(StrEnum):
     INVALID_RESPONSE = "invalid_response"
     # Of the exchange: the proxy or the client ended it, no upstream is to blame.
     POOL_EXHAUSTED = "pool_exhausted"
+    NO_ROUTE = "no_route"  # no group for this host and path
+    NO_UPSTREAM = "no_upstream"  # a group without an endpoint
     TOO_MANY_CONNECTIONS = "too_many_connections"
     DRAINING = "draining"
     BAD_REQUEST = "bad_request"
@@ -56,6 +58,8 @@ _STATUS = {
     Failure.TRUNCATED_RESPONSE: 502,
     Failure.INVALID_RESPONSE: 502,
     Failure.POOL_EXHAUSTED: 503,
+    Failure.NO_ROUTE: 404,
+    Failure.NO_UPSTREAM: 503,
     Failure.TOO_MANY_CONNECTIONS: 503,
     Failure.DRAINING: 503,
     Failure.BAD_REQUEST: 400,
@@ -80,6 +84,7 @@ _PHRASES = {
     Failure.TRUNCATED_RESPONSE: "the upstream's response broke off",
     Failure.INVALID_RESPONSE: "the upstream's response was invalid",
     Failure.POOL_EXHAUSTED: "all connections to the upstream are in use",
+    Failure.NO_UPSTREAM: "there is no upstream at the moment",
 }
 
 

@@ -1,51 +1,75 @@
-"""What all exchanges share: the config, the policies, and who is told."""
+"""What all exchanges share: the config, the groups of upstreams, and who is told.
+
+Rules of this file:
+
+- `take` puts another config and other groups in force, all in one step between two requests. An exchange asks for its
+  group once, when it begins, and keeps it: what changes afterwards is meant for the next one.
+- A request of which no route says anything goes to the default group, if there is one.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
-from proxy.balancer import RoundRobin
 from proxy.config import ProxyConfig
+from proxy.config.knobs import DEFAULT_GROUP
 from proxy.events import EXCHANGE_FINISHED
-from proxy.retry import RetryBudget, RetryPolicy
-from proxy.upstream import Upstream
-from proxy.upstream_connection import Emit
+from proxy.group import Group
+from proxy.observe.counters import Counters
+from proxy.router import Router
+from proxy.sides import Emit
 
 
 class Gateway:
-    """One for each proxy."""
+    """One for each process. `groups` by name, each with somewhere to go."""
 
     def __init__(
         self,
         config: ProxyConfig,
-        balancer: RoundRobin[Upstream],
+        groups: Mapping[str, Group],
         emit: Emit | None = None,
         finished: Callable[..., None] | None = None,
+        counters: Counters | None = None,
     ) -> None:
-        self.config = config
-        self.balancer = balancer
-        self.policy = RetryPolicy(config.retry.policy, config.retry.max_retries)
-        self.budget = RetryBudget(config.retry.budget)
-        self.never_reuses = config.pool.max_idle == 0
         self.draining = False
         self.exchanges = 0  # so far; the number of an exchange is its id in the events
         # Who is told. Asked before anything is put together, so that what is off costs nothing.
         self.emit = emit  # the event log's
         self._finished = finished  # the access log's
         self.watched = emit is not None or finished is not None
+        self.counters = Counters() if counters is None else counters
+        self.take(config, groups)
 
     def __repr__(self) -> str:
         return f"<Gateway {self.exchanges} exchanges{', draining' if self.draining else ''}>"
 
-    def report(self, client_conn: str, number: int, *detail: object) -> None:
-        """Tells the end of an exchange; `detail` is that of EXCHANGE_FINISHED."""
+    def take(self, config: ProxyConfig, groups: Mapping[str, Group]) -> None:
+        """From now on, these."""
+        self.config = config
+        self.groups = dict(groups)
+        self._router = Router(config.routes)
+        self._default = groups.get(DEFAULT_GROUP)
+        # Without routes every request has the same group, and nobody asks where it goes. None: ask `group_for`.
+        self.only = None if config.routes else self._default
+
+    def group_for(self, host: bytes, target: bytes) -> Group | None:
+        """Where a request goes; None: nowhere, 404. Raises `BadHead` for a path that is refused (`router.py`)."""
+        name = self._router.route(host, target)
+        return self.groups[name] if name else self._default
+
+    def report(self, client_conn: str, number: int, *detail: object, http10: bool = False, fields: bytes = b"") -> None:
+        """Tells the end of an exchange; `detail` is that of EXCHANGE_FINISHED, `fields` its field lines as sent."""
         if self.emit is not None:
             self.emit(EXCHANGE_FINISHED, client_conn, number, *detail)
         if self._finished is not None:
-            self._finished(client_conn, *detail)
+            self._finished(client_conn, *detail, http10=http10, fields=fields)
 
     def report_refused(self, client_conn: str, client: str, status: int, cause: str) -> None:
         """Tells of what was no request, in the words of an exchange."""
+        counters = self.counters.group("")
+        counters.ended(status, 0.0, 0, 0)
+        counters.causes[cause] += 1
         if self.watched:
             self.exchanges += 1
-            self.report(client_conn, self.exchanges, "", client, "", "", status, cause, 0, "", "", 0, 0.0, 0, 0, 0.0)
+            nothing = ("", "", "", "", 0, 0.0, 0, 0, 0.0)  # from the retry reason on
+            self.report(client_conn, self.exchanges, "", client, "", "", status, cause, 0, *nothing)

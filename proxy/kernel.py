@@ -14,7 +14,7 @@ from array import array
 from collections.abc import Callable, Sequence
 from fcntl import ioctl
 
-Stirred = Callable[[int], Sequence[object]]
+Stirred = Callable[[int], Sequence[tuple[int, int]]]
 
 _answer = array("i", [0])  # reused: one thread asks
 
@@ -45,3 +45,13 @@ def stirred(fd: int) -> Stirred:
     poller = select.poll()
     poller.register(fd, select.POLLIN | select.POLLRDHUP)
     return poller.poll
+
+
+def nothing_stirs(_timeout: int) -> Sequence[tuple[int, int]]:
+    """The answer of a connection that is not there yet."""
+    return ()
+
+
+def hung_up(happened: Sequence[tuple[int, int]]) -> bool:
+    """Whether what a `Stirred` returned includes a FIN or RST."""
+    return any(event & (select.POLLRDHUP | select.POLLHUP | select.POLLERR) for _, event in happened)

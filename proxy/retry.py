@@ -23,7 +23,7 @@ from proxy.failure import Failure, Proof
 IDEMPOTENT: Final = frozenset({b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"DELETE"})
 
 # How a reused connection looks when the upstream closed it while it was idle.
-_DIED: Final = frozenset({Failure.CLOSED_BEFORE_RESPONSE, Failure.RESET_BEFORE_RESPONSE})
+DIED: Final = frozenset({Failure.CLOSED_BEFORE_RESPONSE, Failure.RESET_BEFORE_RESPONSE})
 
 # No connection was made, and the upstream said so at once.
 _NOT_CONNECTED: Final = frozenset({Failure.CONNECT_REFUSED, Failure.CONNECT_FAILED})
@@ -93,7 +93,7 @@ class RetryPolicy:
         if self.name != "any_idempotent":
             if not attempt.reused:
                 return _FRESH
-            if attempt.failure not in _DIED:
+            if attempt.failure not in DIED:
                 return _NOT_A_CLOSE
         if attempt.sent_bytes == 0:
             return _NOTHING_SENT
@@ -109,52 +109,57 @@ class RetryBudget:
 
     At most `share` x requests, and at least `floor`, may be retries within any `window_s`. The window slides in ten
     steps, so what happened is forgotten up to a tenth of the window early.
+
+    Counting a request must cost next to nothing, so it is no call: add 1 to `requests`, and once `step_ends` has
+    passed call `step` before that.
     """
 
     STEPS = 10
 
-    __slots__ = ("_floor", "_now", "_requests", "_retries", "_share", "_step_ends", "_step_s", "_steps", "window_s")
+    __slots__ = ("_before", "_floor", "_retries", "_share", "_step_s", "_steps", "requests", "step_ends", "window_s")
 
     def __init__(self, share: float, floor: int = 10, window_s: float = 10.0) -> None:
         self.window_s = window_s
+        self.requests = 0  # ever
+        self.step_ends = 0.0
         self._share = share
         self._floor = floor
         self._step_s = window_s / self.STEPS
-        self._step_ends = 0.0
-        self._requests = 0  # in the whole window, as _retries
-        self._retries = 0
-        self._now = [0, 0]  # requests and retries of the current step, the last of _steps
-        self._steps = deque([self._now], maxlen=self.STEPS)
+        self._retries = 0  # ever
+        self._before = (0, 0)  # requests and retries before the window
+        # The same at the end of each step in the window but the last, which is under way.
+        self._steps: deque[tuple[int, int]] = deque([self._before] * (self.STEPS - 1), maxlen=self.STEPS - 1)
 
     def __repr__(self) -> str:
-        allowed = max(self._floor, int(self._share * self._requests))
-        return f"<RetryBudget {self._retries} of {allowed} retries, {self._requests} requests in {self.window_s:g} s>"
+        requests, retries = self._recent()
+        allowed = max(self._floor, int(self._share * requests))
+        return f"<RetryBudget {retries} of {allowed} retries, {requests} requests in {self.window_s:g} s>"
 
     def request(self, now: float) -> None:
         """Counts one request. Its retries are not counted here."""
-        if now >= self._step_ends:
-            self._slide(now)
-        self._requests += 1
-        self._now[0] += 1
+        if now >= self.step_ends:
+            self.step(now)
+        self.requests += 1
 
     def take(self, now: float) -> bool:
         """Whether one more retry is within the budget; counts it if so."""
-        if now >= self._step_ends:
-            self._slide(now)
-        if self._retries + 1 > max(self._floor, self._share * self._requests):
+        if now >= self.step_ends:
+            self.step(now)
+        requests, retries = self._recent()
+        if retries + 1 > max(self._floor, self._share * requests):
             return False
         self._retries += 1
-        self._now[1] += 1
         return True
 
-    def _slide(self, now: float) -> None:
+    def step(self, now: float) -> None:
         """Opens the step that `now` falls into, and forgets what is ten steps old."""
-        passed = (now - self._step_ends) // self._step_s + 1
+        passed = (now - self.step_ends) // self._step_s + 1
         for _ in range(int(min(passed, self.STEPS))):
-            if len(self._steps) == self.STEPS:
-                requests, retries = self._steps[0]
-                self._requests -= requests
-                self._retries -= retries
-            self._now = [0, 0]
-            self._steps.append(self._now)
-        self._step_ends += passed * self._step_s
+            self._before = self._steps[0]
+            self._steps.append((self.requests, self._retries))
+        self.step_ends += passed * self._step_s
+
+    def _recent(self) -> tuple[int, int]:
+        """Requests and retries in the window."""
+        requests, retries = self._before
+        return self.requests - requests, self._retries - retries

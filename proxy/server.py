@@ -1,82 +1,210 @@
-"""Listens, wires the parts together, and drains."""
+"""One process that serves: it listens, wires the parts together, changes them while it runs, and drains.
+
+Rules of this file:
+
+- A change has two steps, so that all of it happens or nothing: `prepare` does what can fail and touches nothing that
+  serves, `commit` cannot fail. What was prepared and is not wanted is given to `abandon`.
+- If the address changes, the new listener accepts before the old one stops, and that before anybody is sent away. Who
+  came in by the old one is drained by what drains everybody: its gateway, so that its next answer says
+  `Connection: close`, and nothing is cut off.
+- What is set on the listening socket every accepted one inherits. Two options it cannot inherit, because the loop and
+  the kernel set them anew: those cost a call for each connection, and only where they are asked for.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import ctypes
 import gc
-import resource
-from math import inf
-from typing import Final
+import socket
+import ssl
+from contextlib import suppress
+from time import monotonic
+from typing import Final, NamedTuple
 
-from proxy.access_log import AccessLog
-from proxy.balancer import RoundRobin
+from proxy import sockets
+from proxy.clients import Clients
 from proxy.config import ProxyConfig, parse_address
 from proxy.downstream import DownstreamConnection
 from proxy.events import EventLog
 from proxy.gateway import Gateway
-from proxy.upstream import Upstream
+from proxy.groups import Groups, Step, say
+from proxy.listener import PlainListener, TlsListener
+from proxy.observe.access_log import AccessLog
+from proxy.observe.counters import Counters
+from proxy.observe.loop_lag import LoopLag
+from proxy.tls import ServerTls, server_context
 
-BACKLOG: Final = 4096  # connections the kernel completes before they are accepted; its own limit is net.core.somaxconn
-SPARE_DESCRIPTORS: Final = 64  # for logs, the loop, whatever else holds a file open, and
-MOST_TURNED_AWAY: Final = 32  # connections above the limit, that have been told so and have not closed yet
+BETWEEN_GATEWAYS: Final = 1 << 32  # exchanges are numbered by their gateway; no two may have the same number
+
+Sockets = list[socket.socket]
+
+
+class Prepared(NamedTuple):
+    """What `commit` puts in force."""
+
+    config: ProxyConfig
+    steps: list[Step]
+    tls: ServerTls | None
+    sockets: Sockets | None  # None: it goes on listening where it does
 
 
 class Server:
-    """The proxy. `start`, then `drain`; both once."""
+    """One process. Made on its loop; `start`, any number of changes, `drain`; the first and the last once.
 
-    def __init__(self, config: ProxyConfig) -> None:
+    `listening`: sockets that somebody else has opened; without them it opens its own. `worker`: its number, None for
+    the only one.
+    """
+
+    def __init__(self, config: ProxyConfig, listening: Sockets | None = None, worker: int | None = None) -> None:
         self.config = config
-        self.max_connections = config.limits.max_downstream_connections
-        self.connections: set[DownstreamConnection] = set()
-        self.refused = 0  # connections above the limit
-        self._turned_away: dict[DownstreamConnection, None] = {}  # of these, the ones still open; oldest first
-        self._access = AccessLog(config.log.access)
-        self._events = EventLog(config.log.events, "proxy") if config.log.events else None
-        self._upstreams: list[Upstream] = []
-        self._gateway: Gateway | None = None
-        self._server: asyncio.Server | None = None
-        self._empty = asyncio.Event()
+        self.worker = worker
+        self.started = monotonic()
+        self.counters = Counters()
+        self._options = sockets.not_inherited(config.downstream_socket)
+        self.clients = Clients(
+            config.limits, self.counters.downstream, self._connection, self._set_options if self._options else None
+        )
+        self._access = AccessLog(config.log.access, config.log.format)
+        self._events = EventLog(_events_path(config, worker), "proxy") if config.log.events else None
+        self._emit = self._events.emit if self._events is not None else None
+        self._loop = asyncio.get_running_loop()
+        self.loop_lag = LoopLag(self._loop)
+        self.groups = Groups(self._emit, self.counters)
+        self.gateway = self._new_gateway()
+        self._gateways = [self.gateway]  # also of listeners that have closed
+        self._listening = listening
+        self._listeners: list[PlainListener | TlsListener] = []
+        self._tls: ServerTls | None = None
+        self._left: list[PlainListener | TlsListener] = []
+        self.stopping = False
 
     def __repr__(self) -> str:
-        return f"<Server {self.config.listen}, {len(self.connections)} connections, {self.refused} refused>"
+        return f"<Server {self.config.listen}, {len(self.clients.connections)} connections, {self.refused} refused>"
+
+    @property
+    def refused(self) -> int:
+        """Connections above a limit, and handshakes that failed."""
+        return sum(self.counters.downstream.refused.values())
+
+    @property
+    def log_dropped(self) -> dict[str, int]:
+        """Lines that are missing, by log."""
+        return {"access": self._access.dropped, "events": self._events.dropped if self._events is not None else 0}
 
     async def start(self) -> tuple[str, int]:
-        """Listens, and returns on which address. Raises OSError if it cannot."""
+        """Listens, and returns on which address. Raises OSError, TlsError or SourceError if it cannot."""
         config = self.config
-        loop = asyncio.get_running_loop()
-        emit = self._events.emit if self._events is not None else None
-        self._upstreams = [
-            Upstream(address, loop, config.timeouts, config.pool, config.limits, emit) for address in config.upstreams
-        ]
-        finished = self._access.finished if self._access.on else None
-        gateway = self._gateway = Gateway(config, RoundRobin(self._upstreams), emit, finished)
-        self.max_connections = self._affordable_connections()
-        host, port = parse_address(config.listen)
-        self._server = await loop.create_server(
-            lambda: DownstreamConnection(gateway, self, loop), host, port, backlog=BACKLOG
-        )
-        address = self._server.sockets[0].getsockname()
+        prepared = self.prepare(config, self._listening or open_sockets(config))
+        assert prepared.sockets is not None
+        address = prepared.sockets[0].getsockname()
+        self.loop_lag.start()
+        await self._take(prepared)
         return address[0], address[1]
+
+    # ---- changes
+
+    def prepare(self, config: ProxyConfig, listening: Sockets | None = None) -> Prepared:
+        """All that a change to `config` needs; `listening`: where from now on. On TlsError or SourceError, nothing."""
+        try:
+            tls = server_context(config.tls) if config.tls.certificates else None
+            steps = self.groups.plan(config)
+            if listening is None and (tls is None) is not (self._tls is None):  # the same address, met otherwise
+                listening = [listener.socket.dup() for listener in self._listeners]
+            for sock in listening or ():
+                sockets.inherit(sock, config.downstream_socket)
+        except BaseException:
+            close_all(listening or [])
+            raise
+        return Prepared(config, steps, tls, listening)
+
+    async def commit(self, prepared: Prepared) -> None:
+        """Puts it in force for what begins from now on. If it then listens elsewhere, `leave`, `drain_old` follow."""
+        if prepared.sockets is not None:
+            self._left, self._listeners = self._listeners, []
+            self.gateway = self._new_gateway(self.gateway.exchanges + BETWEEN_GATEWAYS)
+            self._gateways.append(self.gateway)
+        await self._take(prepared)
+
+    def leave(self) -> None:
+        """Listens no more where it listened before."""
+        for listener in self._left:
+            listener.close()
+        self._left = []
+
+    def drain_old(self) -> None:
+        """Has those go who came in there; nobody listens there any more."""
+        for gateway in self._gateways:
+            gateway.draining = gateway is not self.gateway
+
+    async def _take(self, prepared: Prepared) -> None:
+        config = self.config = prepared.config
+        self._tls = prepared.tls
+        for certificate in prepared.tls.certificates if prepared.tls else ():
+            if certificate.expired:
+                say(f"tls.certificates: {certificate.file}: it has expired")
+        self.groups.take(prepared.steps, config.limits)
+        for gateway in self._gateways:
+            gateway.take(config, self.groups.by_name)
+        self._access.line_format = config.log.format
+        self.clients.limit(config.limits)
+        for sock in prepared.sockets or ():
+            listener = self._listener_on(sock)
+            await listener.start()
+            self._listeners.append(listener)
+
+    def _listener_on(self, sock: socket.socket) -> PlainListener | TlsListener:
+        if self._tls is None:
+            return PlainListener(self.clients, sock, self.config.listener.backlog)
+        return TlsListener(self.clients, sock, self._tls_context, lambda: self.config.timeouts.tls_handshake)
+
+    def _tls_context(self) -> ssl.SSLContext:
+        assert self._tls is not None
+        return self._tls.context
+
+    def _new_gateway(self, exchanges: int = 0) -> Gateway:
+        finished = self._access.finished if self._access.on else None
+        gateway = Gateway(self.config, self.groups.by_name, self._emit, finished, self.counters)
+        gateway.exchanges = exchanges
+        return gateway
+
+    def reopen_logs(self) -> None:
+        """Goes on in the files that have their names now."""
+        self._access.reopen()
+
+    def why_not_ready(self) -> str:
+        """Why no requests should come here now; "" if they should."""
+        if not self._listeners:
+            return "draining" if self.stopping else "not listening yet"
+        return self.groups.why_not_ready()
+
+    # ---- the end
+
+    def stop_listening(self) -> None:
+        """The first step of a drain. With others on the same socket, all take it before anybody takes the next."""
+        self.stopping = True
+        self._left += self._listeners
+        self._listeners = []
+        self.leave()
 
     async def drain(self) -> None:
         """Stops accepting, lets what has started finish, closes the rest when the grace is over, and the logs."""
-        assert self._gateway is not None
-        assert self._server is not None
-        self._gateway.draining = True
-        await asyncio.sleep(0)  # one turn of the loop: accepts the connections that the kernel has completed
-        self._server.close()
-        for upstream in self._upstreams:
-            upstream.drain()
-        for connection in list(self.connections):
-            connection.drain()
-        await self._wait_until_empty(self.config.drain_grace)
-        for connection in list(self.connections):
-            connection.abort()
-        for upstream in self._upstreams:
-            upstream.close()
+        self.stop_listening()
+        await asyncio.sleep(0)  # for those that were accepted last
+        for gateway in self._gateways:
+            gateway.draining = True
+        self.groups.drain()
+        self.clients.drain()
+        await self.clients.until_gone(self.config.drain_grace)
+        self.clients.abort()
+        self.groups.close()
+        self.loop_lag.close()
         await asyncio.sleep(0)  # the transports close
         self.close_logs()
+
+    def hurry(self) -> None:
+        """Lets a drain wait for nobody any more."""
+        self.clients.wait_for_nobody()
 
     def close_logs(self) -> None:
         """Writes what the logs still hold. Idempotent."""
@@ -84,48 +212,31 @@ class Server:
         if self._events is not None:
             self._events.close()
 
-    # ---- called by its connections
+    # ---- parts
 
-    def opened(self, connection: DownstreamConnection) -> bool:
-        """Counts a connection. False: one too many, which is told so and closed, and takes nobody's place meanwhile."""
-        self.connections.add(connection)
-        if len(self.connections) - len(self._turned_away) <= self.max_connections:
-            return True
-        self.refused += 1
-        self._turned_away[connection] = None
-        if len(self._turned_away) > MOST_TURNED_AWAY:
-            next(iter(self._turned_away)).close("connection_limit")
-        return False
+    def _connection(self) -> DownstreamConnection:
+        return DownstreamConnection(self.gateway, self.clients, self._loop)
 
-    def closed(self, connection: DownstreamConnection) -> None:
-        self.connections.discard(connection)
-        self._turned_away.pop(connection, None)
-        if not self.connections:
-            self._empty.set()
+    def _set_options(self, connection: DownstreamConnection) -> None:
+        with suppress(OSError):  # it has been reset already
+            sockets.set_all(connection._transport.get_extra_info("socket"), self._options)
 
-    # ----
 
-    async def _wait_until_empty(self, grace_s: float) -> None:
-        if not self.connections:
-            return
-        self._empty.clear()
-        try:
-            async with asyncio.timeout(None if grace_s == inf else grace_s):
-                await self._empty.wait()
-        except TimeoutError:
-            pass
+# ---- what does not depend on it
 
-    def _affordable_connections(self) -> int:
-        """How many clients the descriptor limit allows, after raising it as far as it goes.
 
-        Beyond that limit uvloop accepts and closes without a word, and a count of lost requests would lie. Each client
-        may need a connection to an upstream, so at most half of the descriptors are the clients'.
-        """
-        _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-        if hard == resource.RLIM_INFINITY:
-            return self.config.limits.max_downstream_connections
-        return max(1, min(self.config.limits.max_downstream_connections, (hard - SPARE_DESCRIPTORS) // 2))
+def open_sockets(config: ProxyConfig) -> Sockets:
+    """Sockets that listen where it says. Raises OSError; says what the kernel gave less of than was asked for."""
+    opened = sockets.listen(*parse_address(config.listen), config.listener)
+    for setting in sockets.verify_listener(opened[0], config.listener):
+        if not setting.granted:
+            say(f"{setting.key}: asked for {setting.asked}, got {setting.got} ({sockets.SOMAXCONN} is the limit)")
+    return opened
+
+
+def close_all(opened: Sockets) -> None:
+    for sock in opened:
+        sock.close()
 
 
 def settle() -> None:
@@ -143,3 +254,8 @@ def settle() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 20, 100)
+
+
+def _events_path(config: ProxyConfig, worker: int | None) -> str:
+    """Of several workers each has a file of its own: a vantage point numbers its events."""
+    return config.log.events if worker is None else f"{config.log.events}.{worker}"

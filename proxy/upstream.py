@@ -2,8 +2,8 @@
 
 Rules of this file:
 
-- `acquire` never waits: it returns an idle connection, or promises one through the exchange's `connected`. Between
-  taking a connection from the pool and sending on it nothing else runs.
+- Nobody waits in a call: `take_idle` returns an idle connection, and `promise` calls the exchange's `connected` when
+  there is one. Between taking a connection from the pool and sending on it nothing else runs.
 - First come, first served. Nobody overtakes an exchange that waits; the line is bounded in length and in time.
 - A repeated attempt asks for a `fresh` connection: another idle one might have died of the same cause.
 - The pool decides; this file does the I/O that follows: connects, closes, arms the timer.
@@ -12,17 +12,25 @@ Rules of this file:
 from __future__ import annotations
 
 import asyncio
+import socket
+import ssl
+from bisect import bisect_left
 from collections import deque
+from collections.abc import Callable, Sequence
+from functools import partial
 from math import inf
 from time import monotonic
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
-from proxy.config import Limits, PoolLimits, Timeouts, parse_address
+from proxy import sockets
+from proxy.config import Limits, PoolLimits, SocketConfig, Timeouts, parse_address
 from proxy.deadline import Deadline
 from proxy.failure import Failure, classify
-from proxy.http1 import HeadLimits
+from proxy.http1.grammar import HeadLimits
+from proxy.observe.counters import IDLE_AGES, Histogram, UpstreamCounters
 from proxy.pool import CloseReason, ConnectionPool
-from proxy.upstream_connection import Emit, ResponseSink, UpstreamConnection
+from proxy.sides import Emit, ResponseSink
+from proxy.upstream_connection import UpstreamConnection
 
 JUST_PARKED_S: Final = 0.001  # longer than a turn of the loop mostly takes
 
@@ -36,7 +44,11 @@ class Waiting(NamedTuple):
 
 
 class Upstream:
-    """One address, with the connections to it."""
+    """One address, with the connections to it.
+
+    `tls`: speak TLS, and expect a certificate for `server_name`, or for the host of the address if that is empty.
+    `sock`: what each socket is told. `counters`: its own; `reused`: the idle ages at reuse, of its group.
+    """
 
     def __init__(
         self,
@@ -46,13 +58,29 @@ class Upstream:
         pool: PoolLimits,
         limits: Limits,
         emit: Emit | None = None,
+        *,
+        tls: ssl.SSLContext | None = None,
+        server_name: str = "",
+        sock: SocketConfig | None = None,
+        counters: UpstreamCounters | None = None,
+        reused: Histogram | None = None,
     ) -> None:
-        self.address = address
+        self.address = self.name = address
         self.host, self.port = parse_address(address)
         self.loop = loop
         self.timeouts = timeouts
+        self.response_header_s = float(timeouts.response_header)  # see ConnectionPool.configure
         self.head_limits = HeadLimits(limits.line_bytes, limits.head_bytes, limits.fields)
         self.emit = emit
+        self.tls = tls
+        self.server_name = server_name or self.host
+        self.prepare: Callable[[socket.socket], None] | None = None
+        if sock is not None and sockets.options_of(sock):
+            self.prepare = partial(sockets.apply, config=sock)
+        self.counters = UpstreamCounters() if counters is None else counters
+        self._reused = Histogram.of(IDLE_AGES) if reused is None else reused
+        self.failing = 0  # failures in a row, as its group counts them
+        self.fastest_connect = inf  # seconds
         self.pool: ConnectionPool[UpstreamConnection] = ConnectionPool(pool, timeouts.upstream_idle)
         self._connecting: dict[UpstreamConnection, tuple[ResponseSink, asyncio.Task[None]]] = {}
         self._line: deque[Waiting] = deque()
@@ -63,29 +91,81 @@ class Upstream:
 
     def __repr__(self) -> str:
         pool = self.pool
-        return f"<Upstream {self.address}, {pool.open_count} open, {pool.idle_count} idle, {len(self._line)} waiting>"
+        return f"<Upstream {self.name}, {pool.open_count} open, {pool.idle_count} idle, {len(self._line)} waiting>"
+
+    @property
+    def busy(self) -> int:
+        """Exchanges that are under way on it, or wait for a connection. Each has one, but for those in line."""
+        return self.pool.open_count - self.pool.idle_count + len(self._line)
+
+    @property
+    def waiting(self) -> int:
+        """Exchanges in line."""
+        return len(self._line)
+
+    def reconfigure(self, timeouts: Timeouts, pool: PoolLimits) -> None:
+        """Other limits from now on. What is parked is judged by them at once, what is under way when it is parked."""
+        self.timeouts = timeouts
+        self.response_header_s = float(timeouts.response_header)
+        self.pool.configure(pool, timeouts.upstream_idle)
+        self._expire()
+        self._serve_line()
 
     # ---- called by the exchange
 
-    def acquire(self, sink: ResponseSink, *, fresh: bool = False) -> UpstreamConnection | None:
-        """An idle connection; or None, and then `sink.connected` or `sink.not_connected` is called, perhaps at once."""
-        if not self._line:
-            if not fresh and (connection := self._take_idle()) is not None:
-                return connection
-            if self._make_room(fresh):
-                self._connect(sink)
+    def take_idle(self, now: float) -> UpstreamConnection | None:
+        """An idle connection to use at once, None if there is none. While anybody waits in line there is none.
+
+        Each is looked at first. With unread bytes it is closed: they would be taken for the answer. With a FIN that no
+        callback has told of yet it is closed if `look_before_reuse` says so, and always if it was parked just now: what
+        came right behind its response is in the kernel already, and the loop has had no turn to say so.
+
+        That the loop has not told of anything is no reason not to look. What it knows is as old as its last poll, up to
+        a whole turn; under load connections are reused sooner than that, which is when a second answer, sent behind the
+        first, lies in between. Measured so, with an upstream that sends such answers: eight times as many are taken for
+        an answer without the look. It costs 0.3 µs.
+        """
+        while True:
+            connection, expired = self.pool.acquire(now)
+            if expired:
+                close_all(expired)
+            if connection is None:
                 return None
+            age = now - connection.idle_since
+            stirred = connection.stirred
+            if not stirred(0):
+                break
+            reason = connection.look()
+            if reason is None:
+                break
+            told_to_look = self.pool.limits.look_before_reuse or age <= JUST_PARKED_S
+            if reason is CloseReason.PEER_FIN and not told_to_look:
+                break
+            connection.close(reason)
+        connection.idle_age = age
+        reused = self._reused  # its `add`, without the call
+        reused.counts[bisect_left(IDLE_AGES, age)] += 1
+        reused.sum += age
+        return connection
+
+    def promise(self, sink: ResponseSink, now: float, fresh: bool) -> None:
+        """Connects for an exchange, puts it in line, or turns it away: calls its `connected` or `not_connected`.
+
+        `fresh`: no idle connection will do.
+        """
+        if not self._line and self._make_room(now, fresh):
+            self._connect(sink)
+            return
         limits = self.pool.limits
         if len(self._line) >= limits.max_waiting or limits.max_wait <= 0:
             sink.not_connected(Failure.POOL_EXHAUSTED)
-            return None
-        self._line.append(Waiting(sink, fresh, monotonic() + limits.max_wait))
+            return
+        self._line.append(Waiting(sink, fresh, now + limits.max_wait))
         if len(self._line) == 1:
-            self._line_deadline.set(limits.max_wait)
-        return None
+            self._line_deadline.until(now + limits.max_wait)
 
     def forget(self, sink: ResponseSink) -> None:
-        """The exchange no longer waits for what `acquire` promised."""
+        """The exchange no longer waits for what was promised."""
         self._line = deque(waiting for waiting in self._line if waiting.sink is not sink)
         for connection, (wanted_by, _) in list(self._connecting.items()):
             if wanted_by is sink:
@@ -93,32 +173,27 @@ class Upstream:
 
     # ---- called by its connections
 
-    def idle_limit(self, hint_s: int | None) -> float:
-        return self.pool.idle_limit(hint_s)
+    def connected_in(self, seconds: float) -> float:
+        if seconds < self.fastest_connect:
+            self.fastest_connect = seconds
+        return self.fastest_connect
 
     def opened(self, connection: UpstreamConnection) -> None:
         sink, _ = self._connecting.pop(connection)
-        sink.connected(connection)
+        sink.connected(connection, monotonic())
 
     def connect_timed_out(self, connection: UpstreamConnection) -> None:
         _, task = self._connecting[connection]
         task.cancel()
         self._connect_failed(connection, Failure.CONNECT_TIMEOUT)
 
-    def park(self, connection: UpstreamConnection) -> CloseReason | None:
-        """Takes a connection back after a response, or says why it must be closed."""
-        now = monotonic()
-        reason = self.pool.release(connection, now)
-        if reason is not None:
-            return reason
-        connection.become_idle()
+    def parked(self) -> None:
         if self._line:
             self._serve_line()
-        expires = now + min(connection.idle_limit, self.pool.idle_timeout)
+        expires = self.pool.expires
         if expires < self._expires:
             self._expires = expires
-            self._expiry.set(expires - now)
-        return None
+            self._expiry.until(expires)
 
     def closed(self, connection: UpstreamConnection) -> None:
         if connection in self._connecting:
@@ -131,15 +206,10 @@ class Upstream:
     # ---- called by timers
 
     def _expire(self) -> None:
-        """Closes the connections that have been idle for too long. They were not reused any more, even without this."""
-        self._expires = inf
-        now = monotonic()
-        for connection, reason in self.pool.expire(now):
-            connection.close(reason)
-        expires = self.pool.next_expiry()
-        if expires is not None and expires < self._expires:
-            self._expires = expires
-            self._expiry.set(expires - now)
+        """Closes the connections that have reached a limit. They were not reused any more, even without this."""
+        close_all(self.pool.expire(monotonic()))
+        self._expires = self.pool.expires
+        self._expiry.until(self._expires)
 
     def _waited_too_long(self) -> None:
         now = monotonic()
@@ -152,8 +222,7 @@ class Upstream:
 
     def drain(self) -> None:
         """Closes what is idle, and from now on whatever becomes idle."""
-        for connection, reason in self.pool.drain():
-            connection.close(reason)
+        close_all(self.pool.drain())
 
     def close(self) -> None:
         """Lets go of its timers. Its connections belong to their exchanges."""
@@ -162,32 +231,10 @@ class Upstream:
 
     # ---- connections
 
-    def _take_idle(self) -> UpstreamConnection | None:
-        """An idle connection to use now.
-
-        Each is looked at first. With unread bytes it is closed: they would be taken for the answer. With a FIN that no
-        callback has told of yet it is closed if `look_before_reuse` says so, and always if it was parked just now: what
-        came right behind its response is in the kernel already, and the loop has had no turn to say so.
-        """
-        while True:
-            now = monotonic()
-            connection, expired = self.pool.acquire(now)
-            for old, why in expired:
-                old.close(why)
-            if connection is None:
-                return None
-            reason = connection.look()
-            if reason is None:
-                return connection
-            told_to_look = self.pool.limits.look_before_reuse or now - connection.idle_since <= JUST_PARKED_S
-            if reason is CloseReason.PEER_FIN and not told_to_look:
-                return connection
-            connection.close(reason)
-
-    def _make_room(self, fresh: bool) -> bool:
+    def _make_room(self, now: float, fresh: bool) -> bool:
         """Counts a connection to be opened, if there may be one more. For a fresh one, an idle one makes way."""
         while not self.pool.reserve():
-            victim = self._take_idle() if fresh else None
+            victim = self.take_idle(now) if fresh else None
             if victim is None:
                 return False
             victim.close(CloseReason.MAX_IDLE)
@@ -196,11 +243,20 @@ class Upstream:
     def _connect(self, sink: ResponseSink) -> None:
         connection = UpstreamConnection(self)
         self._connecting[connection] = sink, self.loop.create_task(self._connecting_to(connection))
-        connection.deadline.set(self.timeouts.connect)
+        handshake = self.timeouts.tls_handshake if self.tls is not None else 0
+        connection.deadline.set(self.timeouts.connect + handshake)
 
     async def _connecting_to(self, connection: UpstreamConnection) -> None:
+        options: dict[str, Any] = {}
+        if self.tls is not None:
+            handshake = self.timeouts.tls_handshake
+            options = {
+                "ssl": self.tls,
+                "server_hostname": self.server_name,
+                "ssl_handshake_timeout": None if handshake == inf else handshake,
+            }
         try:
-            await self.loop.create_connection(lambda: connection, self.host, self.port)
+            await self.loop.create_connection(lambda: connection, self.host, self.port, **options)
         except (OSError, UnicodeError) as problem:  # UnicodeError: a name that no resolver can be asked for
             self._connect_failed(connection, classify(problem, response_started=False, connecting=True))
 
@@ -214,15 +270,23 @@ class Upstream:
         """Gives those who wait what there is now: an idle connection, or room for a new one."""
         if self._serving_line:
             return  # looking for one may close others, which leads here again
+        if not self._line:
+            return
         self._serving_line = True
+        now = monotonic()
         while self._line:
             fresh = self._line[0].fresh
-            connection = None if fresh else self._take_idle()
-            if connection is None and not self._make_room(fresh):
+            connection = None if fresh else self.take_idle(now)
+            if connection is None and not self._make_room(now, fresh):
                 break
             sink = self._line.popleft().sink
             if connection is not None:
-                sink.connected(connection)
+                sink.connected(connection, now)
             else:
                 self._connect(sink)
         self._serving_line = False
+
+
+def close_all(connections: Sequence[tuple[UpstreamConnection, CloseReason]]) -> None:
+    for connection, reason in connections:
+        connection.close(reason)

@@ -5,8 +5,10 @@ Rules of this file:
 - One setter changes the state. It checks the step and emits the event, so the log is complete by construction.
 - While a connection is idle, anything that happens on it closes it.
 - If response bytes and a close arrive together, the response wins.
-- Bytes that cannot be an answer to the request at hand are never taken for one: `_is_unsolicited`, `look`.
+- Bytes that cannot be an answer to the request at hand are never taken for one (`upstream_socket.py`).
 - On a failure the send queue is read before anything closes the socket: it is the proof (`failure.proof_of`).
+- The usual response, which comes in one piece on a reused connection, costs few calls: `send`, `data_received`,
+  `_finished`. What is unusual is asked after once, and goes elsewhere.
 
 Facts that it rests on, each with a test in `tests/platform/`: a FIN is `eof_received`, then `connection_lost(None)`; an
 RST is `connection_lost(ConnectionResetError)` alone; a write that the kernel refuses closes a uvloop transport at once,
@@ -16,86 +18,44 @@ and what had arrived before is then no longer delivered.
 from __future__ import annotations
 
 import asyncio
-import os
+import socket
+import ssl
 from collections.abc import Callable
-from enum import IntEnum, auto
+from enum import IntEnum
 from math import inf
 from time import monotonic
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Final, Protocol
 
 from proxy import events
 from proxy.config import Timeouts
 from proxy.deadline import Deadline
-from proxy.events import Kind
 from proxy.failure import Failure, classify
-from proxy.framing import BadBody
-from proxy.http1 import BadHead, HeadLimits
-from proxy.kernel import Stirred, stirred, unacked_bytes, unread_bytes
-from proxy.pool import CloseReason
-from proxy.response_reader import ResponseHandler, ResponseReader
+from proxy.http1.framing import BadBody
+from proxy.http1.grammar import BadHead, HeadLimits
+from proxy.http1.response_reader import ResponseReader
+from proxy.pool import CloseReason, ConnectionPool
+from proxy.sides import Emit, ResponseSink
+from proxy.upstream_socket import ORDINARY, UpstreamSocket
 
-HIGH_WATER: Final = 256 * 1024  # bytes waiting to be written before the other side is paused
-
-Emit = Callable[..., None]  # EventLog.emit
-
-
-# The first digits of the statuses that no server says farewell with. One that sends them unasked is out of step.
-_ORDINARY: Final = frozenset({b"1", b"2", b"3"})
+LATE_ROUND_TRIP: Final = 4  # times the fastest connect: what a busy path or host makes of a round trip
 
 
 class State(IntEnum):
-    CONNECTING = auto()
-    IDLE = auto()
-    ACTIVE = auto()
-    CLOSED = auto()
+    CONNECTING = 0
+    IDLE = 1
+    ACTIVE = 2
+    CLOSED = 3
 
 
-# As globals they cost a tenth of what looking them up in the enum does, twenty times a request.
-CONNECTING, IDLE, ACTIVE, CLOSED = State
+CONNECTING, IDLE, ACTIVE, CLOSED = map(int, State)  # plain numbers are cheaper than members, eight times a request
 
-
-# The steps there are, and what each one emits.
-_STEPS: Final[dict[tuple[State, State], Kind | None]] = {
-    (CONNECTING, IDLE): events.UPSTREAM_OPENED,
-    (CONNECTING, CLOSED): None,  # it never was; the attempt says why
-    (IDLE, ACTIVE): events.UPSTREAM_ACQUIRED,
-    (ACTIVE, IDLE): events.UPSTREAM_IDLE,
-    (IDLE, CLOSED): events.UPSTREAM_CLOSED,
-    (ACTIVE, CLOSED): events.UPSTREAM_CLOSED,
-}
-
-
-class Evidence(NamedTuple):
-    """How far a request had come when its connection failed."""
-
-    sent_bytes: int  # given to the transport
-    written_bytes: int  # of these, what the kernel took
-    unacked_bytes: int | None  # of the sent ones, what the upstream has not acknowledged; None: cannot be known
-
-
-class ResponseSink(ResponseHandler, Protocol):
-    """What an exchange hears from the upstream side; and of the response itself, what a `ResponseHandler` hears."""
-
-    def connected(self, connection: UpstreamConnection) -> None:
-        """A connection has come for it; it sends on it now."""
-
-    def not_connected(self, failure: Failure) -> None:
-        """None came, or none will."""
-
-    def first_byte(self) -> None:
-        """Something has arrived."""
-
-    def completed(self) -> None:
-        """The response has been passed on, the connection is parked or closed."""
-
-    def failed(self, failure: Failure, evidence: Evidence) -> None:
-        """There will be no response, or no more of it. The connection is closed."""
-
-    def pause_request(self) -> None:
-        """The upstream reads slower than the client sends."""
-
-    def resume_request(self) -> None:
-        """It has caught up."""
+# The steps there are: from each state, to CONNECTING, IDLE, ACTIVE, CLOSED.
+_STEPS: Final = (
+    (False, True, False, True),
+    (False, False, True, True),
+    (False, True, False, True),
+    (False, False, False, False),
+)
 
 
 class Owner(Protocol):
@@ -105,11 +65,15 @@ class Owner(Protocol):
     port: int
     loop: asyncio.AbstractEventLoop
     timeouts: Timeouts
+    response_header_s: float  # of the timeouts
     head_limits: HeadLimits
+    pool: ConnectionPool[UpstreamConnection]
     emit: Emit | None
+    tls: ssl.SSLContext | None
+    prepare: Callable[[socket.socket], None] | None  # called with the socket of each connection that has been made
 
-    def idle_limit(self, hint_s: int | None) -> float:
-        """How long a connection may be idle after a response with this hint."""
+    def connected_in(self, seconds: float) -> float:
+        """A connect took so long; returns what the fastest took."""
 
     def opened(self, connection: UpstreamConnection) -> None:
         """It has connected, and is idle until it is used now."""
@@ -117,56 +81,91 @@ class Owner(Protocol):
     def connect_timed_out(self, connection: UpstreamConnection) -> None:
         """It has not connected in time."""
 
-    def park(self, connection: UpstreamConnection) -> CloseReason | None:
-        """Takes it back, or says why not."""
+    def parked(self) -> None:
+        """One of them has become idle again, and is in the pool."""
 
     def closed(self, connection: UpstreamConnection) -> None:
         """It is gone."""
 
 
-class UpstreamConnection(asyncio.Protocol):
+class UpstreamConnection(UpstreamSocket):
     """One TCP connection, used by one exchange at a time."""
 
+    __slots__ = (
+        "_complete",
+        "_emit",
+        "_owner",
+        "_paused",
+        "_reader",
+        "_sink",
+        "_soonest",
+        "_state",
+        "close_reason",
+        "deadline",
+        "idle_age",
+        "idle_limit",
+        "idle_since",
+        "name",
+        "opened_at",
+        "received",
+        "requests",
+        "sent_at",
+    )
+
     def __init__(self, owner: Owner) -> None:
+        super().__init__(tls=owner.tls is not None)
         self._owner = owner
         self._emit = owner.emit
         self._state = CONNECTING
-        self._transport: Any = None
-        self._fd = -1
-        self._stirred: Stirred = lambda _timeout: ()
+        self.close_reason: CloseReason = CloseReason.FAILED
         self._paused = False  # reading, because the client is slow
+        self._soonest = 0.0  # after a request, in seconds, no answer to anything else arrives: see `unsolicited`
         self.deadline = Deadline(owner.loop, self._expired)
         self.name = ""
         # For the pool.
         self.opened_at = monotonic()
         self.idle_since = self.opened_at
         self.idle_limit = inf
+        self.idle_age = 0.0  # seconds, when it was taken for the exchange at hand
         self.requests = 0
         # Of the exchange at hand.
         self._sink: ResponseSink | None = None
         self._reader = ResponseReader(owner.head_limits)
         self._complete = False  # the whole request has been given to the transport
+        self.sent_at = 0.0  # its request, or the last of it; monotonic seconds
         self.received = False  # a byte of a response
-        self._sent_bytes = 0  # given to the transport
-        self._refused_bytes = 0  # of these, what the kernel refused
 
     def __repr__(self) -> str:
-        return f"<UpstreamConnection {self._state.name} {self.name or '-'}, {self.requests} requests>"
+        return f"<UpstreamConnection {self.state.name} {self.name or '-'}, {self.requests} requests>"
 
     # ---- state
 
     @property
     def state(self) -> State:
-        return self._state
+        return State(self._state)
 
-    def _enter(self, state: State, *detail: object) -> None:
-        step = (self._state, state)
-        if step not in _STEPS:
-            raise RuntimeError(f"{self!r} cannot become {state.name}")
+    def _enter(self, state: int) -> None:
+        before = self._state
+        if not _STEPS[before][state]:
+            raise RuntimeError(f"{self!r} cannot become {State(state).name}")
         self._state = state
-        kind = _STEPS[step]
-        if self._emit is not None and kind is not None:
-            self._emit(kind, self.name, 0, *detail)
+        if self._emit is not None:
+            self._tell(before, state)
+
+    def _tell(self, before: int, state: int) -> None:
+        """Emits a step. Of a connection that never was the attempt tells."""
+        assert self._emit is not None
+        reused = self.requests > 0
+        if state == ACTIVE:
+            idle_ms = self.idle_ms() if reused else 0.0
+            self._emit(events.UPSTREAM_ACQUIRED, self.name, 0, reused, idle_ms, self.requests)
+        elif state == IDLE and before == CONNECTING:
+            self._emit(events.UPSTREAM_OPENED, self.name, 0, round((monotonic() - self.opened_at) * 1e3, 3))
+        elif state == IDLE:
+            self._emit(events.UPSTREAM_IDLE, self.name, 0, self.requests)
+        elif before != CONNECTING:
+            idle_ms = self.idle_ms() if before == IDLE else 0.0
+            self._emit(events.UPSTREAM_CLOSED, self.name, 0, self.close_reason, idle_ms, self.requests)
 
     @property
     def reused(self) -> bool:
@@ -175,10 +174,10 @@ class UpstreamConnection(asyncio.Protocol):
 
     def close(self, reason: CloseReason) -> None:
         """Closes it at once, wherever it stands. Idempotent."""
-        if self._state is CLOSED:
+        if self._state == CLOSED:
             return
-        idle_ms = self.idle_ms() if self._state is IDLE else 0.0
-        self._enter(CLOSED, reason, idle_ms, self.requests)
+        self.close_reason = reason
+        self._enter(CLOSED)
         self._sink = None
         self.deadline.close()
         if self._transport is not None:
@@ -191,35 +190,47 @@ class UpstreamConnection(asyncio.Protocol):
     # ---- called by asyncio
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        if self._state is CLOSED:  # given up while it connected
+        if self._state == CLOSED:  # given up while it connected
             transport.close()
             return
-        self._transport = transport
-        transport.set_write_buffer_limits(HIGH_WATER)  # type: ignore[attr-defined]
-        self._fd = transport.get_extra_info("socket").fileno()
-        self._stirred = stirred(self._fd)
-        peer = transport.get_extra_info("peername") or (self._owner.host, self._owner.port)  # none: reset already
+        owner = self._owner
+        sock = self.open(transport)
+        peer = transport.get_extra_info("peername") or (owner.host, owner.port)  # none: reset already
         self.name = events.connection_name(transport.get_extra_info("sockname"), peer)
         self.deadline.clear()
+        if owner.prepare is not None:
+            owner.prepare(sock)
+        self._enter(IDLE)
         now = monotonic()
-        self._enter(IDLE, round((now - self.opened_at) * 1e3, 3))
+        self._soonest = LATE_ROUND_TRIP * owner.connected_in(now - self.opened_at)
         self.opened_at = self.idle_since = now
-        self._owner.opened(self)
+        owner.opened(self)
 
     def data_received(self, data: bytes) -> None:
-        if self._sink is None:
+        sink = self._sink
+        if sink is None:
             self.close(CloseReason.UNSOLICITED_DATA)
             return
+        now = monotonic()
         if not self.received:
-            if self.requests > 1 and self._is_unsolicited():
-                farewell = data[9:10] not in _ORDINARY
-                failure = Failure.CLOSED_BEFORE_RESPONSE if farewell else Failure.INVALID_RESPONSE
-                self._fail(failure, CloseReason.UNSOLICITED_DATA)
-                return
+            if self.requests > 1 and (now <= self.sent_at + self._soonest or not data.startswith(ORDINARY)):
+                failure = self.unsolicited(data)
+                if failure is not None:
+                    self._fail(failure, CloseReason.UNSOLICITED_DATA)
+                    return
             self.received = True
             if self._emit is not None:
-                self._sink.first_byte()
-        self._take(data, self._sink)
+                sink.first_byte()
+        try:
+            done = self._reader.feed(data, sink)
+        except (BadHead, BadBody) as bad:
+            begun = self._reader.head is not None and isinstance(bad, BadBody)
+            self._fail(Failure.TRUNCATED_RESPONSE if begun else Failure.INVALID_RESPONSE, CloseReason.FAILED)
+            return
+        if done:
+            self._finished(sink, now)
+        elif self._reader.head is not None and not self._paused:
+            self.deadline.until(now + self._owner.timeouts.body_gap)
 
     def eof_received(self) -> None:
         sink = self._sink
@@ -227,7 +238,7 @@ class UpstreamConnection(asyncio.Protocol):
             self.close(CloseReason.PEER_FIN)
         elif self._reader.until_close:
             sink.body(b"", True)
-            self._finished(sink)
+            self._finished(sink, monotonic())
         else:
             self._fail(classify(None, response_started=self.received), CloseReason.PEER_FIN)
 
@@ -235,7 +246,7 @@ class UpstreamConnection(asyncio.Protocol):
         if self._refused_bytes:
             self._read_what_is_left()
         reason = CloseReason.PEER_FIN if exc is None else CloseReason.PEER_RESET
-        if self._state is ACTIVE:
+        if self._state == ACTIVE:
             self._fail(classify(exc, response_started=self.received), reason)
         else:
             self.close(reason)
@@ -247,49 +258,66 @@ class UpstreamConnection(asyncio.Protocol):
 
     def resume_writing(self) -> None:
         if self._sink is not None:
-            self._await_response()
+            self._await_response(monotonic())
             self._sink.resume_request()
 
-    def _await_response(self) -> None:
+    def _await_response(self, now: float) -> None:
         """What bounds the wait now: a gap in the response, the response's head, or nothing while the client sends."""
         timeouts = self._owner.timeouts
         if self._paused:
             pass  # the client's deadline bounds it
         elif self._reader.head is not None:
-            self.deadline.set(timeouts.body_gap)
+            self.deadline.until(now + timeouts.body_gap)
         elif self._complete:
-            self.deadline.set(timeouts.response_header)
+            self.deadline.until(now + timeouts.response_header)
         else:
             self.deadline.clear()
 
     def _expired(self) -> None:
-        if self._state is CONNECTING:
+        if self._state == CONNECTING:
             self._owner.connect_timed_out(self)
-        elif self._state is ACTIVE:
+        elif self._state == ACTIVE:
             started = self._reader.head is not None
             self._fail(Failure.TRUNCATED_RESPONSE if started else Failure.RESPONSE_TIMEOUT, CloseReason.FAILED)
 
     # ---- called by the exchange
 
-    def begin(self, sink: ResponseSink, *, head_only: bool) -> None:
-        """Takes it for an exchange, which writes now; `head_only`: a HEAD request."""
-        reused = self.requests > 0
-        self._enter(ACTIVE, reused, self.idle_ms() if reused and self._emit is not None else 0.0, self.requests)
+    def send(self, sink: ResponseSink, data: bytes, complete: bool, head_only: bool, now: float) -> None:
+        """Takes it for an exchange, and sends the beginning of its request.
+
+        `complete`: that is all of it, and the wait for the response begins; `head_only`: a HEAD request.
+        """
+        self._enter(ACTIVE)
         self._sink = sink
         self._reader.expect(head_only=head_only)
-        self.received = self._complete = False
         self.requests += 1
-        self._sent_bytes = self._refused_bytes = 0
-
-    def write(self, data: bytes, complete: bool) -> None:
-        """Sends on; `complete`: that ends the request, and the wait for the response begins."""
+        self.received = False
         self._complete = complete
-        self._await_response()
+        self.sent_at = now
+        self._sent_bytes = len(data)
+        if complete:
+            self.deadline.until(now + self._owner.response_header_s)
+        else:
+            self.deadline.clear()
+        if self._emit is not None:
+            sink.sending(len(data))
+        transport = self._transport
+        transport.write(data)
+        if transport.is_closing():
+            self._refused_bytes = len(data)  # connection_lost follows
+
+    def send_more(self, data: bytes, complete: bool) -> None:
+        """Sends more of the request; `complete`: that ends it."""
+        self._complete = complete
+        now = monotonic()
+        if complete:
+            self.sent_at = now
+        self._await_response(now)
         self._sent_bytes += len(data)
         transport = self._transport
         transport.write(data)
         if transport.is_closing():
-            self._refused_bytes += len(data)  # connection_lost follows
+            self._refused_bytes += len(data)
 
     def pause_reading(self) -> None:
         """The client is slow: what bounds the wait is now its deadline."""
@@ -302,61 +330,35 @@ class UpstreamConnection(asyncio.Protocol):
         self._transport.resume_reading()
         self.deadline.set(self._owner.timeouts.body_gap)
 
-    # ---- called by the owner
-
-    def become_idle(self) -> None:
-        self._enter(IDLE, self.requests)
-
-    def look(self) -> CloseReason | None:
-        """What has happened to this idle connection though no callback has told so yet; None: nothing.
-
-        Unread bytes cannot answer a request that has not been sent.
-        """
-        if not self._stirred(0):
-            return None
-        return CloseReason.UNSOLICITED_DATA if unread_bytes(self._fd) else CloseReason.PEER_FIN
-
     # ---- the response
 
-    def _take(self, data: bytes, sink: ResponseSink) -> None:
-        try:
-            done = self._reader.feed(data, sink)
-        except BadHead:
-            self._fail(Failure.INVALID_RESPONSE, CloseReason.FAILED)
-        except BadBody:
-            begun = self._reader.head is not None
-            self._fail(Failure.TRUNCATED_RESPONSE if begun else Failure.INVALID_RESPONSE, CloseReason.FAILED)
-        else:
-            if done:
-                self._finished(sink)
-            elif self._reader.head is not None and not self._paused:
-                self.deadline.set(self._owner.timeouts.body_gap)
-
-    def _finished(self, sink: ResponseSink) -> None:
+    def _finished(self, sink: ResponseSink, now: float) -> None:
         """The response is complete. Parks the connection if it can carry another exchange."""
         if self._sink is not sink:
             return  # the exchange let go of it meanwhile
-        reason = self._why_not_again()
         self._sink = None  # the deadline is left to pass: while idle it says nothing, and clearing it costs
         if self._paused:
             self._paused = False
             self._transport.resume_reading()
-        reason = reason or self._owner.park(self)
-        if reason is not None:
-            self.close(reason)
-        sink.completed()
-
-    def _why_not_again(self) -> CloseReason | None:
-        head = self._reader.head
+        reader, owner = self._reader, self._owner
+        head = reader.head
         assert head is not None
-        if self._reader.rest:
-            return CloseReason.UNSOLICITED_DATA
-        if not head.keep_alive or self._reader.until_close:
-            return CloseReason.PEER_CLOSE
-        if not self._complete or self._refused_bytes or self._transport.get_write_buffer_size():
-            return CloseReason.UNFINISHED_REQUEST
-        self.idle_limit = inf if head.hint_s is None else self._owner.idle_limit(head.hint_s)
-        return None
+        reason: CloseReason | None
+        if reader.rest:
+            reason = CloseReason.UNSOLICITED_DATA
+        elif reader.until_close or not head.keep_alive:
+            reason = CloseReason.PEER_CLOSE
+        elif not self._complete or self._refused_bytes or self._transport.get_write_buffer_size():
+            reason = CloseReason.UNFINISHED_REQUEST
+        else:
+            self.idle_limit = inf if head.hint_s is None else owner.pool.idle_limit(head.hint_s)
+            reason = owner.pool.release(self, now)
+        if reason is None:
+            self._enter(IDLE)
+            owner.parked()
+        else:
+            self.close(reason)
+        sink.completed(now)
 
     # ---- failure
 
@@ -364,39 +366,14 @@ class UpstreamConnection(asyncio.Protocol):
         """The exchange gets no response, or no more of it."""
         sink = self._sink
         assert sink is not None
-        evidence = self._evidence()
+        evidence = self.evidence()
         self.close(reason)
         sink.failed(failure, evidence)
 
-    def _evidence(self) -> Evidence:
-        waiting = self._transport.get_write_buffer_size()
-        unacked = unacked_bytes(self._fd)
-        unwritten = waiting + self._refused_bytes
-        return Evidence(
-            sent_bytes=self._sent_bytes,
-            written_bytes=self._sent_bytes - unwritten,
-            unacked_bytes=None if unacked is None else unacked + unwritten,
-        )
-
-    def _is_unsolicited(self) -> bool:
-        """Whether what arrives now was sent before any of the request had arrived, and so answers something else.
-
-        A segment acknowledges what its sender had received (RFC 9293 §3.4). If nothing of this request is acknowledged,
-        the bytes left before it came: a 408 on an idle connection, say, or the second of two answers to the request
-        before, that crossed it. The other way round proves nothing, which is why `look` comes first.
-        """
-        unacked = unacked_bytes(self._fd)
-        if unacked is None:
-            return False
-        unwritten: int = self._transport.get_write_buffer_size() + self._refused_bytes
-        return unacked + unwritten >= self._sent_bytes
-
     def _read_what_is_left(self) -> None:
-        """After a write that the kernel refused: the transport has stopped reading, though a response may be there."""
-        while self._state is ACTIVE:
-            try:
-                data = os.read(self._fd, HIGH_WATER)
-            except OSError:
+        """After a write that the kernel refused: a response may be there."""
+        for data in self.unread():
+            if self._state != ACTIVE:
                 return
             if data:
                 self.data_received(data)

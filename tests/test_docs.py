@@ -7,14 +7,19 @@ import re
 import shlex
 import subprocess
 import sys
+import textwrap
 from collections.abc import Iterator
+from itertools import pairwise
 from operator import attrgetter
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from lab.sabotage import SABOTAGES
-from proxy.config import ProxyConfig, keys, text_of
+from proxy.config import ProxyConfig, keys, load
+from proxy.config.known_keys import Setting, read
+from proxy.config.values import shown, toml_of
 from scenarios.idle_close import SCENARIO
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -99,32 +104,140 @@ def test_other_commands_run(command: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
-def first_sentences() -> dict[str, str]:
-    """Key -> first sentence of every knob, from the source's own docstrings."""
-    tree = ast.parse((ROOT / "proxy" / "knobs.py").read_text())
-    sections = {"Timeouts": "timeouts.", "PoolLimits": "pool.", "RetryConfig": "retry.", "Limits": "limits."}
-    sections |= {"LogConfig": "log.", "ProxyConfig": ""}
-    found = {}
-    for cls in (node for node in tree.body if isinstance(node, ast.ClassDef) and node.name in sections):
-        for field, text in zip(cls.body, cls.body[1:], strict=False):
-            if isinstance(field, ast.AnnAssign) and isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant):
-                assert isinstance(field.target, ast.Name)
-                sentence = " ".join(str(text.value.value).split()).split(". ")[0].rstrip(".")
-                found[sections[cls.name] + field.target.id] = sentence
+def structs() -> dict[str, ast.ClassDef]:
+    """Every struct of the knobs, as it stands in the source."""
+    trees = (ast.parse(page.read_text()) for page in sorted((ROOT / "proxy" / "config").glob("knobs*.py")))
+    return {node.name: node for tree in trees for node in tree.body if isinstance(node, ast.ClassDef)}
+
+
+def sections() -> dict[str, str]:
+    """Section -> the struct that describes it; "" is what stands above all sections."""
+    found = {"": "ProxyConfig"}
+    for field in msgspec.structs.fields(ProxyConfig):
+        if isinstance(field.type, type) and issubclass(field.type, msgspec.Struct):
+            found[field.name] = field.type.__name__
     return found
+
+
+def descriptions() -> dict[str, str]:
+    """Key -> what is said of it beside the knob, in one line."""
+    found, known = {}, structs()
+    for section, struct in sections().items():
+        body = known[struct].body
+        for field, text in pairwise(body):
+            if isinstance(field, ast.AnnAssign) and isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant):
+                key = f"{section}.{ast.unparse(field.target)}".removeprefix(".")
+                found[key] = " ".join(str(text.value.value).split())
+    return {key: found[key] for key in keys()}
+
+
+def first_sentence(text: str) -> str:
+    return text.split(". ")[0].rstrip(".")
 
 
 def table() -> str:
     """The table of keys in docs/proxy.md."""
     rows = ["| key | default | what it is |", "|---|---|---|"]
-    for key, sentence in sorted(first_sentences().items(), key=lambda item: (item[0].count("."), item[0])):
-        rows.append(f"| `{key}` | `{text_of(attrgetter(key)(ProxyConfig()))}` | {sentence} |")
+    for key, text in sorted(descriptions().items(), key=lambda item: (item[0].count("."), item[0])):
+        rows.append(f"| `{key}` | `{shown(attrgetter(key)(ProxyConfig()))}` | {first_sentence(text)} |")
     return "\n".join(rows) + "\n"
 
 
 def test_every_key_is_documented_with_its_default() -> None:
-    assert set(first_sentences()) == set(keys())
     assert table() in (ROOT / "docs" / "proxy.md").read_text(), "docs/proxy.md lacks this table:\n" + table()
+
+
+# What one could write where the default is nothing.
+EXAMPLES: dict[str, object] = {
+    "upstreams": ["10.0.0.1:9000 weight=3", "10.0.0.2:9000"],
+    "hash_by": "header:x-user",
+    "trusted_proxies": ["10.0.0.0/8", "fd00::/8"],
+    "timeouts.request_total": "2m",
+    "limits.body_bytes": "8MiB",
+    "limits.min_body_rate": "1KiB",
+    "http.upgrades": ["websocket"],
+    "health.slow_after": "2s",
+    "health.check_path": "/healthz",
+    "discovery.resolver": "10.0.0.2:53",
+    "discovery.file": "/etc/kalab/endpoints.json",
+    "discovery.service": "api",
+    "discovery.port_name": "http",
+    "discovery.api": "https://10.0.0.1:6443",
+    "tls.certificates": ["/etc/kalab/example.com.pem", "/etc/kalab/example.org.pem"],
+    "tls.client_ca": "/etc/kalab/clients.pem",
+    "upstream_tls.server_name": "api.internal",
+    "upstream_tls.ca_file": "/etc/kalab/internal.pem",
+    "upstream_tls.certificate": "/etc/kalab/proxy.pem",
+    "upstream_socket.user_timeout": "30s",
+    "admin.token_file": "/etc/kalab/token",
+    "admin.allowed_hosts": ["kalab.internal"],
+    "log.events": "/var/log/kalab/events.jsonl",
+}
+
+
+def annotated() -> str:
+    """docs/proxy.toml down to its last part, which is written by hand."""
+    lines = ["# Every key of kalab's proxy, with its default. A file needs only what is to be different."]
+    known, described, seen = structs(), descriptions(), set()
+    for section, struct in sections().items():
+        if section:
+            lines += ["", "", *commented(" ".join((ast.get_docstring(known[struct]) or "").split())), f"[{section}]"]
+        for key in (key for key in keys() if key.rpartition(".")[0] == section):
+            name = key.rpartition(".")[2]
+            text = described[key] if struct not in seen else first_sentence(described[key]) + "."
+            lines += ["", *commented(text)]
+            if key in EXAMPLES:
+                lines.append(f"# For example: {name} = {toml_of(EXAMPLES[key])}")
+            lines.append(f"{name} = {toml_of(attrgetter(key)(ProxyConfig()))}")
+        seen.add(struct)
+    return "\n".join(lines) + "\n"
+
+
+def commented(text: str) -> list[str]:
+    return textwrap.wrap(text, 100, initial_indent="# ", subsequent_indent="# ", break_on_hyphens=False)
+
+
+def test_the_annotated_config_has_every_key_once_with_its_default() -> None:
+    """Made anew by: python -c 'from tests.test_docs import rewrite; rewrite()'."""
+    assert ANNOTATED.read_text().startswith(annotated()), "docs/proxy.toml must begin with this:\n" + annotated()
+    loaded = load(ANNOTATED, {}, {})
+    assert loaded.config == ProxyConfig()
+    assert all(re.fullmatch(r".*proxy\.toml:\d+", origin) for origin in loaded.origins.values())
+    assert len(set(loaded.origins.values())) == len(keys())
+
+
+def rewrite() -> None:
+    by_hand = ANNOTATED.read_text().partition(BY_HAND)[2]
+    ANNOTATED.write_text(annotated() + BY_HAND + by_hand)
+
+
+ANNOTATED = ROOT / "docs" / "proxy.toml"
+BY_HAND = "\n\n# ----"
+
+
+@pytest.mark.parametrize("key", EXAMPLES)
+def test_an_example_in_the_annotated_config_can_be_written(key: str) -> None:
+    assert read(Setting(key, EXAMPLES[key], "docs", is_text=False)) != attrgetter(key)(ProxyConfig())
+
+
+def test_what_is_commented_out_in_the_annotated_config_works(tmp_path: Path) -> None:
+    """Prose has a space after its #; what is to be taken over has none."""
+    config = tmp_path / "proxy.toml"
+    config.write_text(re.sub(r"^#(?=[^ \-#\n])", "", ANNOTATED.read_text(), flags=re.MULTILINE))
+    loaded = load(config, {}, {}).config
+    groups = loaded.group_configs()
+    assert list(groups) == ["default", "api", "static"]
+    assert groups["api"].upstream_tls.enabled
+    assert groups["static"].pool == loaded.pool
+    assert [route.pattern for route in loaded.routes] == ["api.example.com/v1", "*.example.com/"]
+
+
+def test_configs_in_the_docs_are_valid(tmp_path: Path) -> None:
+    pages = [block for page, block in blocks("toml") if page.name == "proxy.md"]
+    assert len(pages) >= 2
+    for block in pages:
+        (tmp_path / "proxy.toml").write_text(block)
+        load(tmp_path / "proxy.toml", {}, {})
 
 
 def test_every_sabotage_and_every_arm_is_documented() -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.contestants import find
+from bench.peers.base import find
 
 TREE = Path(__file__).resolve().parent.parent.parent
 MISSING = [program for program in ("wrk", "nginx") if not find(program)]
@@ -42,30 +42,46 @@ def commands_with(text: str) -> list[str]:
 
 @needs_tools
 @pytest.mark.parametrize(
-    ("heads", "turns"),
+    ("load", "turns"),
     [
         ("same", ["direct", "nginx", "kalab", "nginx", "kalab", "direct"]),
         ("varying", ["kalab", "kalab"]),
+        ("upload", ["kalab", "kalab"]),
+        ("download", ["kalab", "kalab"]),
     ],
 )
-def test_a_short_run_measures_in_turn_and_concludes_nothing(tmp_path: Path, heads: str, turns: list[str]) -> None:
-    out = tmp_path / "bench.json"
-    done = bench("--short", "--heads", heads, "--only", *set(turns), "--out", str(out))
+def test_a_short_run_measures_in_turn_and_concludes_nothing(tmp_path: Path, load: str, turns: list[str]) -> None:
+    done = bench("--short", "--load", load, "--only", *set(turns), "--out", str(tmp_path))
 
-    result = json.loads(out.read_text())
+    result = json.loads((tmp_path / "rounds.json").read_text())
     assert [(r["contestant"], r["failed"], r["errors"]) for r in result["rounds"]] == [(name, "", {}) for name in turns]
-    assert all(r["requests"] > 100 for r in result["rounds"])
+    assert all(r["units"] > 50 for r in result["rounds"])
     assert all(r["user_s"] + r["system_s"] > 0 for r in result["rounds"] if r["contestant"] != "direct")
-    assert "| kalab, `python -m proxy` |" in done.stdout
+    assert "| **kalab**, `python -m proxy` |" in done.stdout
     assert "2 whole rounds, a measurement takes 5" in done.stdout
+    assert (tmp_path / "tables.md").read_text().strip() in done.stdout
+    assert (tmp_path / "cost.svg").read_text().startswith("<svg ")
     assert (done.returncode, "Traceback" in done.stderr) == (2, False)
+
+
+@needs_tools
+def test_a_short_run_of_the_calm_and_the_idle(tmp_path: Path) -> None:
+    done = bench("--short", "--load", "calm", "idle", "--only", "direct", "nginx", "kalab", "--out", str(tmp_path))
+
+    result = json.loads((tmp_path / "rounds.json").read_text())
+    assert all(not r["failed"] and 100 < r["requests"] < 600 for r in result["rounds"])
+    assert [(one["contestant"], one["clients"], one["failed"]) for one in result["idle"]] == [
+        ("nginx", 200, ""),
+        ("kalab", 200, ""),
+    ]
+    assert "added p99 ms" in done.stdout
 
 
 @needs_tools
 @pytest.mark.parametrize(("stop", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_stopped_in_the_middle_it_leaves_nothing_running(tmp_path: Path, stop: signal.Signals, status: int) -> None:
     environment = {**os.environ, "TMPDIR": str(tmp_path)}
-    command = [sys.executable, "-m", "bench.run", "--seconds", "1", "--only", "direct", "nginx"]
+    command = [sys.executable, "-m", "bench.run", "--seconds", "1", "--load", "same", "--only", "direct", "nginx"]
     with subprocess.Popen(command, cwd=TREE, env=environment, stderr=subprocess.PIPE, text=True) as running:
         assert running.stderr is not None
         assert "direct" in running.stderr.readline()
@@ -80,7 +96,10 @@ def test_stopped_in_the_middle_it_leaves_nothing_running(tmp_path: Path, stop: s
 
 def test_without_a_load_generator_it_says_how_to_get_one(tmp_path: Path) -> None:
     done = bench("--short", PATH=str(tmp_path))
-    assert (done.returncode, done.stderr) == (4, "error: wrk, the load generator, is not here: apt-get install wrk\n")
+    assert (done.returncode, done.stderr) == (
+        4,
+        "error: wrk, which every measurement needs, is not installed: apt-get install wrk\n",
+    )
 
 
 @pytest.mark.parametrize("arguments", [("--rounds", "0"), ("--seconds", "soon"), ("--only", "squid")])

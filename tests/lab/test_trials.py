@@ -49,7 +49,7 @@ class Folder:
         self.logs["proxy"].emit(EXCHANGE_ATTEMPT_FAILED, CONN, 1, *detail)
 
     def finished(self, status: int = 502) -> None:
-        rest = ("closed_before_response", 1, "", CONN, 1, 1990.0, 8, 0, 40.0)
+        rest = ("closed_before_response", 1, "", "default", "10.0.0.3:9000", CONN, 1, 1990.0, 8, 0, 40.0)
         self.logs["proxy"].emit(EXCHANGE_FINISHED, "c>p", 1, ID, "127.0.0.1", "POST", "/", status, *rest)
 
     def segment(self, direction: str, flags: str, t_in: float, t_out: float | None, req_id: str = "") -> None:

@@ -1,4 +1,7 @@
-"""What the proxy knows of httptools (llhttp). Each test names the code that leans on its fact."""
+"""What httptools (llhttp) hides, lets pass or does not know. So the proxy reads HTTP/1 itself: each test names where.
+
+llhttp's opinion on the grammar of field lines counts all the same: `test_http1.py` compares it byte by byte.
+"""
 
 from __future__ import annotations
 
@@ -50,7 +53,7 @@ def test_it_reports_100_continue_as_a_complete_message() -> None:
 
 
 def test_it_cannot_be_told_of_an_end() -> None:
-    """So `UpstreamConnection.eof_received` completes a response until close."""
+    """So `UntilCloseBody` never is done, and `UpstreamConnection.eof_received` completes the response."""
     assert "complete" not in responses(b"HTTP/1.1 200 OK\r\n\r\n", b"body")
     offered = {name for name in dir(httptools.HttpResponseParser) if not name.startswith("_")}
     assert offered == {
@@ -64,18 +67,18 @@ def test_it_cannot_be_told_of_an_end() -> None:
 
 
 def test_bytes_behind_a_response_that_closes_raise() -> None:
-    """So what comes behind a response is never fed."""
+    """So it cannot tell what came behind a response; `ResponseReader.rest` can."""
     with pytest.raises(httptools.HttpParserError):
         responses(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n", b"x")
 
 
 def test_two_messages_in_one_feed_are_both_reported() -> None:
-    """So bytes behind a response are for `ResponseReader.rest` to find."""
+    """So a second answer, which nobody asked for, would pass; here it is found in `ResponseReader.rest`."""
     assert responses(b"HTTP/1.1 204 No Content\r\n\r\n" * 2) == ["complete", "complete"]
 
 
 def test_trailers_look_like_headers() -> None:
-    """So `ChunkedBody` drops them."""
+    """So `ChunkedBody` keeps them apart, and drops them unless they are asked for."""
     events = responses(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\nHost: evil\r\n\r\n")
     assert events == ["Transfer-Encoding=chunked", "a", "Host=evil", "complete"]
 
@@ -94,7 +97,7 @@ def test_trailers_look_like_headers() -> None:
     ],
 )
 def test_it_takes_what_the_proxy_must_refuse_or_rewrite(head: bytes) -> None:
-    """So `request_head.py` stands above it."""
+    """So `request_head.py` judges the start line, `Host`, the framing and the target itself."""
     assert accepts_request(head)
 
 
@@ -110,18 +113,18 @@ def test_it_takes_what_the_proxy_must_refuse_or_rewrite(head: bytes) -> None:
     ],
 )
 def test_it_refuses(head: bytes) -> None:
-    """Grammar, which `check_grammar` leaves to it; and unknown methods, which is why it gets a fixed start line."""
+    """Grammar, as `http1.sound` does; and methods that it does not know, which the proxy passes on."""
     assert not accepts_request(head)
 
 
 def test_it_has_no_limits() -> None:
-    """So `PartialHead` and `check_lines` have."""
+    """`PartialHead`, `http1.sound` and the readers have."""
     assert accepts_request(b"GET / HTTP/1.1\r\n" + b"A: b\r\n" * 20_000 + b"\r\n")
     assert accepts_request(b"GET /" + b"a" * 1_000_000 + b" HTTP/1.1\r\nA: " + b"b" * 1_000_000 + b"\r\n\r\n")
 
 
 def test_an_upgrade_is_an_exception_though_the_head_is_sound() -> None:
-    """So `check_grammar` lets it pass."""
+    """Here it is `RequestFields.upgrade`, for the exchange to permit or not."""
     with pytest.raises(httptools.HttpParserUpgrade):
         httptools.HttpRequestParser(None).feed_data(
             b"GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n"

@@ -4,6 +4,7 @@ what it is told to. Bytes go in at one end and come out at the other, in the ord
 from __future__ import annotations
 
 import heapq
+import select
 import socket
 import struct
 from collections.abc import Callable, Coroutine, Generator
@@ -12,11 +13,12 @@ from typing import Any
 
 import pytest
 
-from proxy.balancer import RoundRobin
-from proxy.config import ProxyConfig, override
+from proxy.config import GroupConfig, ProxyConfig, override
+from proxy.discovery.endpoints import Endpoint
 from proxy.downstream import DownstreamConnection
 from proxy.events import Kind
 from proxy.gateway import Gateway
+from proxy.group import Group
 from proxy.upstream import Upstream
 
 PORTS = count(40000)
@@ -76,8 +78,8 @@ class FakeLoop:
     def create_task(self, coroutine: Coroutine[Any, Any, None]) -> FakeTask:
         return FakeTask(coroutine)
 
-    async def create_connection(self, factory: Callable[[], Any], host: str, port: int) -> None:
-        dial = Dial(self, factory, host, port)
+    async def create_connection(self, factory: Callable[[], Any], host: str, port: int, **options: Any) -> None:
+        dial = Dial(self, factory, host, port, options)
         self.dials.append(dial)
         await dial
 
@@ -101,8 +103,10 @@ class Dial:
 
     task: FakeTask
 
-    def __init__(self, loop: FakeLoop, factory: Callable[[], Any], host: str, port: int) -> None:
-        self.loop, self.factory, self.address = loop, factory, (host, port)
+    def __init__(
+        self, loop: FakeLoop, factory: Callable[[], Any], host: str, port: int, options: dict[str, Any]
+    ) -> None:
+        self.loop, self.factory, self.address, self.options = loop, factory, (host, port), options
 
     def __await__(self) -> Generator[Any, None, None]:
         yield self
@@ -136,16 +140,18 @@ class FakeTransport:
         self.refuses = False  # the kernel takes nothing more
         self.waiting = 0  # bytes that the kernel has not taken
         self.resets = False  # its close is an RST
+        self.options: list[tuple[int, int]] = []  # that have been set
 
     def fileno(self) -> int:
         return -1
 
-    def setsockopt(self, level: int, option: int, value: bytes) -> None:
-        assert (level, option, value) == (socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        self.resets = True
+    def setsockopt(self, level: int, option: int, value: object) -> None:
+        self.options.append((level, option))
+        if (level, option, value) == (socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)):
+            self.resets = True
 
     def get_extra_info(self, name: str) -> Any:
-        return self.info[name]
+        return self.info.get(name)
 
     def set_write_buffer_limits(self, high: int) -> None:
         assert high > 0
@@ -225,7 +231,7 @@ class FakeKernel:
     undelivered = 0
     unacked: int | None = 0
     unread = 0
-    stirred = False
+    stirred: int = 0  # the events of a poll
 
 
 class Event:
@@ -247,27 +253,37 @@ class FakeProxy:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, **changes: object) -> None:
         self.loop = FakeLoop()
+        self.tls: Any = changes.pop("tls", None)
         self.kernel = kernel = FakeKernel()
         self.events: list[Event] = []
         self.config = override(ProxyConfig(), {"upstreams": ["10.0.0.3:9000"], **_dotted(changes)})
-        for module in ("upstream", "upstream_connection", "exchange"):
+        for module in ("upstream", "upstream_connection", "group", "exchange", "record", "downstream"):
             monkeypatch.setattr(f"proxy.{module}.monotonic", self.loop.time)
-        monkeypatch.setattr("proxy.upstream_connection.unacked_bytes", lambda _fd: kernel.unacked)
+        monkeypatch.setattr("proxy.upstream_socket.unacked_bytes", lambda _fd: kernel.unacked)
         monkeypatch.setattr("proxy.downstream.unacked_bytes", lambda _fd: kernel.undelivered)
-        monkeypatch.setattr("proxy.upstream_connection.unread_bytes", lambda _fd: kernel.unread)
-        monkeypatch.setattr("proxy.upstream_connection.stirred", lambda _fd: self.stirred)
+        monkeypatch.setattr("proxy.upstream_socket.unread_bytes", lambda _fd: kernel.unread)
+        monkeypatch.setattr("proxy.upstream_socket.stirred", lambda _fd: self.stirred)
         loop: Any = self.loop  # as much of one as the proxy needs
         config = self.config
-        self.upstream = Upstream("10.0.0.3:9000", loop, config.timeouts, config.pool, config.limits, self.emit)
-        self.gateway = Gateway(config, RoundRobin([self.upstream]), self.emit)
+        (group_config,) = config.group_configs().values()
+        self.group = Group(group_config, loop, self.make_upstream)
+        self.group.apply([Endpoint(address) for address in config.upstreams], self.loop.now)
+        (self.upstream, *_) = self.group.upstreams
+        self.gateway = Gateway(config, {group_config.name: self.group}, self.emit)
         self.connections: list[DownstreamConnection] = []
         self.accepts = True
 
     # It is its own event log, server, and part of a kernel.
 
-    def stirred(self, timeout_ms: int) -> list[object]:
+    def make_upstream(self, endpoint: Any, config: GroupConfig) -> Upstream:
+        loop: Any = self.loop
+        limits = self.config.limits
+        tls, sock = self.tls, config.upstream_socket
+        return Upstream(endpoint.address, loop, config.timeouts, config.pool, limits, self.emit, tls=tls, sock=sock)
+
+    def stirred(self, timeout_ms: int) -> list[tuple[int, int]]:
         assert timeout_ms == 0
-        return [self] if self.kernel.stirred or self.kernel.unread else []
+        return [(-1, self.kernel.stirred or select.POLLIN)] if self.kernel.stirred or self.kernel.unread else []
 
     def emit(self, kind: Kind, conn: str, exchange: int, *detail: object) -> None:
         self.events.append(Event(kind, conn, exchange, detail))

@@ -7,7 +7,7 @@ from conftest import MakeProxy
 from fakes import GET, OK, OK_CLOSE, PASSED_OK, POST, FakeProxy, Peer, body_of, fields_of, splits, status_of
 
 from proxy.downstream import LINGER_BYTES
-from proxy.framing import ChunkedBody
+from proxy.http1.framing import ChunkedBody
 
 CHUNKED = (
     b"POST /a HTTP/1.1\r\nHost: shop\r\nTransfer-Encoding: chunked\r\n\r\n2;x=y\r\nbo\r\n2\r\ndy\r\n0\r\nA: b\r\n\r\n"
@@ -598,3 +598,16 @@ def test_one_line_repr(proxy: FakeProxy) -> None:
     client.sends(GET[:5])
     assert repr(client.protocol).startswith("<DownstreamConnection HEAD 10.0.0.1:")
     assert repr(client.protocol._reader) == "<RequestReader in a head>"
+
+
+# ---- routes
+
+
+def test_a_request_that_no_route_takes_is_a_404(make_proxy: MakeProxy) -> None:
+    proxy = make_proxy()
+    proxy.gateway.take(proxy.config, {})
+    client = proxy.client()
+    client.sends(GET)
+    page = client.gets()
+    assert (status_of(page), fields_of(page)["x-kalab-cause"]) == (404, "no_route")
+    assert client.transport.eof_written

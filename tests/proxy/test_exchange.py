@@ -115,6 +115,38 @@ def test_nothing_is_repeated_after_a_byte_of_a_response(proxy: FakeProxy) -> Non
         assert proxy.last("exchange.attempt_failed")["retry"] is False
 
 
+@pytest.mark.parametrize("balance", ["round_robin", "least_busy", "random_two", "hash"])
+def test_a_repeat_goes_to_another_upstream_than_the_one_that_failed(make_proxy: MakeProxy, balance: str) -> None:
+    for _ in range(5):
+        proxy = make_proxy(upstreams=["10.0.0.3:9000", "10.0.0.4:9000"], balance=balance)
+        client = proxy.client()
+        client.sends(GET)
+        (first,) = proxy.loop.dials
+        first.fail(ConnectionRefusedError(111, "Connection refused"))
+        (second,) = proxy.loop.dials
+        assert second.address != first.address
+        second.accept().sends(OK)
+        assert status_of(client.gets()) == 200
+
+
+def test_a_group_without_an_upstream_is_a_503(proxy: FakeProxy) -> None:
+    proxy.group.apply([], proxy.loop.now)
+    client = proxy.client()
+    client.sends(POST[:-2])
+    page = client.gets()
+    assert (status_of(page), fields_of(page)["x-kalab-cause"]) == (503, "no_upstream")
+
+
+def test_answers_that_come_too_late_count_against_an_upstream_and_others_for_it(make_proxy: MakeProxy) -> None:
+    proxy = make_proxy(health__slow_after="2s")
+    client, server = proxy.pair()
+    for wait_s, failing in ((2.5, 1), (2.5, 2), (0.5, 0)):
+        client.sends(GET)
+        proxy.loop.passes(wait_s)
+        server.sends(OK)
+        assert proxy.upstream.failing == failing
+
+
 def test_over_the_budget_nothing_is_repeated(make_proxy: MakeProxy) -> None:
     proxy = make_proxy(retry__budget=0)
     statuses = []
@@ -404,6 +436,8 @@ def test_the_events_of_an_exchange(proxy: FakeProxy) -> None:
         "cause": "",
         "attempts": 1,
         "retry_reason": "",
+        "group": "default",
+        "upstream": proxy.upstream.name,
         "up_conn": server.protocol.name,
         "up_reuse_n": 0,
         "up_idle_ms": 0.0,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from fakes import splits
 
-from proxy.framing import BadBody, BodyReader, ChunkedBody, LengthBody, UntilCloseBody, chunk
+from proxy.http1.framing import BadBody, BodyReader, ChunkedBody, LengthBody, UntilCloseBody, chunk
 
 CHUNKED = b'5;a="b"\r\nhello\r\nA\r\n, all of y\r\n2\r\nou\r\n0\r\nTrailer: gone\r\nHost: evil\r\n\r\n'
 PAYLOAD = b"hello, all of you"

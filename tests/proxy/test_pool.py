@@ -154,6 +154,36 @@ def test_a_connection_that_aged_while_idle_is_not_reused() -> None:
     assert pool.next_expiry() is None
 
 
+def test_a_connection_that_ages_while_idle_is_closed_without_being_asked_for() -> None:
+    pool = pool_of(idle_timeout=inf, max_age=Seconds(10))
+    young, old = Conn("young", opened_at=8.0), Conn("old", opened_at=1.0)
+    pool.release(old, 9.0)
+    pool.release(young, 9.5)
+    assert pool.next_expiry() == 11.0
+    assert list(pool.expire(11.0)) == [(old, CloseReason.MAX_AGE)]
+    assert pool.next_expiry() == 18.0
+
+
+@pytest.mark.parametrize(
+    ("limits", "idle_timeout", "closed"),
+    [
+        ({"max_age": Seconds(20)}, 60.0, []),
+        ({"max_age": Seconds(10)}, 60.0, ["a max_age"]),
+        ({}, 4.0, ["a idle_timeout", "b idle_timeout"]),
+        ({}, 9.0, ["a idle_timeout"]),
+    ],
+)
+def test_other_limits_hold_for_what_is_parked(limits: dict[str, Any], idle_timeout: float, closed: list[str]) -> None:
+    pool = pool_of(idle_timeout=60.0)
+    pool.release(Conn("a", opened_at=0.0, idle_limit=50.0), 1.0)
+    pool.release(Conn("b", opened_at=5.0), 6.0)
+    pool.configure(PoolLimits(**limits), idle_timeout)
+    assert [f"{conn} {reason}" for conn, reason in pool.expire(10.5)] == closed
+    left = [name for name in "ba" if not any(line.startswith(name) for line in closed)]
+    assert [str(pool.acquire(10.5)[0]) for _ in left] == left
+    assert pool.acquire(10.5) == (None, ())
+
+
 def test_a_discarded_connection_is_gone() -> None:
     pool = pool_of()
     conns = parked(pool, ("a", 0.0), ("b", 1.0), ("c", 2.0))
@@ -260,7 +290,7 @@ class PoolMachine(RuleBasedStateMachine):
             CloseReason.MAX_REQUESTS
             if self.limits.max_requests and conn.requests >= self.limits.max_requests
             else CloseReason.MAX_AGE
-            if self.now - conn.opened_at >= self.limits.max_age
+            if self.aged(conn)
             else CloseReason.IDLE_TIMEOUT
             if limit <= 0
             else CloseReason.MAX_IDLE
@@ -276,13 +306,13 @@ class PoolMachine(RuleBasedStateMachine):
         taken, expired = self.pool.acquire(self.now)
         for conn, reason in expired:
             assert reason is (CloseReason.IDLE_TIMEOUT if self.idled_out(conn) else CloseReason.MAX_AGE)
-            assert self.idled_out(conn) or self.now - conn.opened_at >= self.limits.max_age
+            assert self.idled_out(conn) or self.aged(conn)
             self.idle.remove(conn)
         assert not any(map(self.idled_out, self.idle))
         if taken is None:
             assert self.idle == []
             return
-        assert self.now - taken.opened_at < self.limits.max_age
+        assert not self.aged(taken)
         best = (max if self.limits.order == "newest" else min)(conn.idle_since for conn in self.idle)
         assert taken.idle_since == best
         self.idle.remove(taken)  # so it was idle, and is handed out once
@@ -297,7 +327,7 @@ class PoolMachine(RuleBasedStateMachine):
 
     @rule()
     def timer_fires(self) -> None:
-        due = [conn for conn in self.idle if self.idled_out(conn)]
+        due = [conn for conn in self.idle if self.idled_out(conn) or self.aged(conn)]
         expired = self.pool.expire(self.now)
         assert sorted(conn.name for conn, _ in expired) == sorted(conn.name for conn in due)
         self.idle = [conn for conn in self.idle if conn not in due]
@@ -306,10 +336,15 @@ class PoolMachine(RuleBasedStateMachine):
     def the_counts_agree(self) -> None:
         assert self.pool.idle_count == len(self.idle)
         soonest = min((conn.idle_since + self.limit_of(conn) for conn in self.idle), default=inf)
+        soonest = min([soonest, *(conn.opened_at + self.limits.max_age for conn in self.idle)])
+        assert self.pool.expires <= soonest
         assert self.pool.next_expiry() == (None if soonest == inf else soonest)
 
     def limit_of(self, conn: Conn) -> float:
         return min(conn.idle_limit, self.idle_timeout)
+
+    def aged(self, conn: Conn) -> bool:
+        return self.now >= conn.opened_at + self.limits.max_age
 
     def idled_out(self, conn: Conn) -> bool:
         return self.now >= conn.idle_since + self.limit_of(conn)

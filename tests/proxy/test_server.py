@@ -35,7 +35,7 @@ class Proxy:
     """A running `python -m proxy`."""
 
     def __init__(self, *flags: str) -> None:
-        command = [sys.executable, "-m", "proxy", "--listen", "127.0.0.1:0", *flags]
+        command = [sys.executable, "-m", "proxy", "--listen", "127.0.0.1:0", "--admin.listen", "off", *flags]
         self.process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         assert self.process.stdout is not None
         self.line = self.process.stdout.readline()
@@ -334,6 +334,35 @@ def test_who_is_turned_away_takes_nobodys_place(start: Start) -> None:
         client.close()
 
 
+def test_one_address_may_have_only_so_many_connections(start: Start) -> None:
+    proxy = start("--limits.max_connections_per_client", "2")
+    with proxy.connect() as first, proxy.connect(), proxy.connect() as third:
+        page = read_all(third)
+        assert (status_of(page), fields_of(page)["x-kalab-cause"]) == (503, "too_many_connections")
+        with socket.create_connection(proxy.address, PATIENCE_S, source_address=("127.0.0.2", 0)) as other:
+            other.sendall(b"x\r\n\r\n")
+            assert status_of(read_all(other)) == 400
+        first.sendall(b"x\r\n\r\n")
+        assert status_of(read_all(first)) == 400
+
+
+def test_what_is_asked_of_a_clients_socket_is_set(start: Start, upstream: Listener) -> None:
+    """By an RST: linger 0s is inherited from the listening socket. And by what goes wrong otherwise."""
+    proxy = start("--downstream_socket.linger", "0s", "--downstream_socket.nodelay", "false")
+    with proxy.connect() as client:
+        assert exchange_and_close(client, upstream) == 200
+        with pytest.raises(ConnectionResetError):
+            read_all(client)
+
+
+def exchange_and_close(client: socket.socket, upstream: Listener) -> int:
+    client.sendall(GET.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
+    with upstream.accept() as server:
+        read_message(server)
+        server.sendall(OK)
+        return status_of(client.recv(65536))
+
+
 def test_whoever_leaves_at_whatever_byte_it_all_adds_up(start: Start, upstream: Listener, tmp_path: Path) -> None:
     """Descriptors are given back, all that opened has closed, every exchange ends once, and nobody complains."""
     log = tmp_path / "events.jsonl"
@@ -440,7 +469,7 @@ def run(*flags: str, env: dict[str, str] | None = None) -> tuple[int, str, str]:
         capture_output=True,
         text=True,
         timeout=PATIENCE_S,
-        env={**os.environ, **(env or {})},
+        env={**os.environ, "KALAB_ADMIN_LISTEN": "off", **(env or {})},
         check=False,
     )
     return done.returncode, done.stdout, done.stderr
@@ -477,6 +506,19 @@ def test_a_mistake_in_a_file_names_file_line_and_key(tmp_path: Path) -> None:
     code, _, err = run("--config", str(path), "--check")
     assert code == 3
     assert err.startswith(f"error: {path}:3: timeouts.connect: ")
+
+
+def test_what_the_kernel_makes_of_the_sockets_is_printed() -> None:
+    code, out, err = run("--check-sockets", "--upstream_socket.keepalive", "true")
+    rows = {row.split()[0]: row.split()[1:] for row in out.splitlines()}
+    assert (code, err) == (0, "")
+    assert rows["upstream_socket.keepalive_idle"] == ["60s", "60s"]
+    assert rows["downstream_socket.nodelay"] == ["true", "true"]
+
+
+def test_check_looks_at_what_the_config_names() -> None:
+    code, _, err = run("--check", "--tls.certificates", "/nowhere.pem")
+    assert (code, err) == (3, "error: tls.certificates: /nowhere.pem: No such file or directory\n")
 
 
 def test_check_validates_and_exits() -> None:

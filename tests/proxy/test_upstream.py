@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import select
+import socket
+
 import pytest
 from conftest import MakeProxy
 from fakes import GET, OK, OK_CLOSE, PASSED_OK, POST, FakeProxy, Peer, body_of, fields_of, splits, status_of
+
+from proxy.config import override
+from proxy.upstream_connection import State
 
 RESPONSES = [
     (b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello", b"hello", True),
@@ -329,7 +335,7 @@ def test_a_response_that_came_before_a_refused_write_is_still_read(
     server.transport.refuses = True
     client.sends(b"12345")
     left = [b"HTTP/1.1 413 Too Large\r\nContent-Length: 0\r\n\r\n", b""]
-    monkeypatch.setattr("proxy.upstream_connection.os.read", lambda _fd, _size: left.pop(0))
+    monkeypatch.setattr("proxy.upstream_socket.os.read", lambda _fd, _size: left.pop(0))
     server.loses(ConnectionResetError(104, "Connection reset by peer"))
     assert status_of(client.gets()) == 413
     assert proxy.last("upstream.closed")["reason"] == "unfinished_request"
@@ -342,6 +348,57 @@ def test_a_response_and_a_close_together_the_response_wins(proxy: FakeProxy) -> 
     server.closes()
     assert status_of(client.gets()) == 200
     assert proxy.of("exchange.attempt_failed") == []
+
+
+# ---- under TLS the queues count ciphertext
+
+
+def test_under_tls_the_certificate_is_for_the_host_and_the_handshake_has_its_time(make_proxy: MakeProxy) -> None:
+    context = object()
+    proxy = make_proxy(tls=context, timeouts__tls_handshake="3s")
+    client = proxy.client()
+    client.sends(GET)
+    (dial,) = proxy.loop.dials
+    assert dial.options == {"ssl": context, "server_hostname": "10.0.0.3", "ssl_handshake_timeout": 3}
+    proxy.loop.passes(7.9)
+    assert client.gets() == b""
+    proxy.loop.passes(0.2)
+    assert fields_of(client.gets())["x-kalab-cause"] == "connect_timeout"
+
+
+@pytest.mark.parametrize(
+    ("events", "closed"),
+    [
+        (select.POLLIN, False),  # a session ticket, perhaps
+        (select.POLLIN | select.POLLRDHUP, True),
+        (select.POLLHUP, True),
+        (select.POLLERR, True),
+    ],
+)
+def test_under_tls_only_the_end_of_the_stream_is_seen_before_reuse(
+    make_proxy: MakeProxy, events: int, closed: bool
+) -> None:
+    proxy = make_proxy(tls=object(), pool__look_before_reuse=True)
+    client, server = proxy.pair()
+    proxy.loop.passes(1)
+    proxy.kernel.stirred, proxy.kernel.unread = events, 70
+    client.sends(GET)
+    assert server.closed is closed
+    if closed:
+        assert proxy.last("upstream.closed")["reason"] == "peer_fin"
+
+
+def test_under_tls_nothing_is_proven_and_no_answer_is_suspect(make_proxy: MakeProxy) -> None:
+    proxy = make_proxy(tls=object())
+    client, server = proxy.pair()
+    client.sends(POST)
+    proxy.kernel.unacked = len(server.gets())
+    server.sends(OK)
+    assert status_of(client.gets()) == 200
+    client.sends(POST)
+    server.closes()
+    failed = proxy.last("exchange.attempt_failed")
+    assert (failed["proof"], failed["unacked_bytes"], failed["retry"]) == ("unknown", None, False)
 
 
 # ---- deadlines
@@ -423,6 +480,43 @@ def test_an_idle_connection_is_closed_when_its_time_is_over(proxy: FakeProxy) ->
     assert proxy.last("upstream.closed")["reason"] == "idle_timeout"
 
 
+def test_an_idle_connection_is_closed_when_it_is_too_old(make_proxy: MakeProxy) -> None:
+    proxy = make_proxy(pool__max_age="2s")
+    _, server = proxy.pair()
+    proxy.loop.passes(1.9)
+    assert not server.closed
+    proxy.loop.passes(0.2)
+    assert server.closed
+    assert proxy.last("upstream.closed")["reason"] == "max_age"
+
+
+def test_other_limits_hold_at_once_for_what_is_idle(proxy: FakeProxy) -> None:
+    _, server = proxy.pair()
+    proxy.loop.passes(1.5)
+    shorter = override(proxy.config, {"timeouts.upstream_idle": "2s"})
+    proxy.upstream.reconfigure(shorter.timeouts, shorter.pool)
+    assert not server.closed
+    proxy.loop.passes(0.6)
+    assert server.closed
+    assert proxy.last("upstream.closed")["idle_ms"] < 2500
+
+
+def test_room_for_more_is_given_at_once_to_those_who_wait(make_proxy: MakeProxy) -> None:
+    proxy = make_proxy(pool__max_connections=1)
+    proxy.client().sends(GET)
+    proxy.client().sends(GET)
+    assert len(proxy.loop.dials) == 1
+    wider = override(proxy.config, {"pool.max_connections": 2})
+    proxy.upstream.reconfigure(wider.timeouts, wider.pool)
+    assert len(proxy.loop.dials) == 2
+
+
+def test_a_socket_is_told_what_the_config_says(make_proxy: MakeProxy) -> None:
+    for keepalive in (False, True):
+        _, server = make_proxy(upstream_socket__keepalive=keepalive).pair()
+        assert ((socket.SOL_SOCKET, socket.SO_KEEPALIVE) in server.transport.options) is keepalive
+
+
 def test_a_connection_past_its_time_is_not_reused_even_if_no_timer_ran(proxy: FakeProxy) -> None:
     client, server = proxy.pair()
     proxy.loop.now += 4.0
@@ -471,12 +565,14 @@ def test_at_the_limit_requests_wait_in_line_and_are_served_in_order(make_proxy: 
     for number, client in enumerate((first, second, third)):
         client.sends(GET.replace(b"/a", b"/%d" % number))
     assert repr(proxy.upstream) == "<Upstream 10.0.0.3:9000, 1 open, 0 idle, 2 waiting>"
+    assert (proxy.upstream.busy, proxy.upstream.waiting) == (3, 2)
     server = proxy.accept()
     for number, client in enumerate((first, second, third)):
         assert server.gets().startswith(b"GET /%d " % number)
         server.sends(OK)
         assert status_of(client.gets()) == 200
     assert proxy.loop.dials == []
+    assert (proxy.upstream.busy, proxy.upstream.waiting) == (0, 0)
 
 
 def test_when_a_connection_closes_the_next_in_line_gets_a_new_one(make_proxy: MakeProxy) -> None:
@@ -580,4 +676,4 @@ def test_the_life_of_a_connection_in_events(proxy: FakeProxy) -> None:
 def test_a_step_that_does_not_exist_is_refused(proxy: FakeProxy) -> None:
     _, server = proxy.pair()
     with pytest.raises(RuntimeError, match="cannot become IDLE"):
-        server.protocol.become_idle()
+        server.protocol._enter(State.IDLE)

@@ -1,0 +1,1 @@
+"""The contestants of the benchmark, one file each; `bench/contestants.py` lists them."""

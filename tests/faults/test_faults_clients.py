@@ -1,0 +1,159 @@
+"""Clients that are too many or too slow: they are told or cut off, and nobody else notices (targets B4, B8)."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import time
+from dataclasses import dataclass, field
+
+import pytest
+from fleet import Address, Fleet, Size, until
+from traffic import Traffic
+
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(300)]
+
+LIMIT_S = 3.0
+LATE_S = 1.0  # how much later than its limit a client may be cut off; not a second earlier
+
+
+@dataclass
+class Slow:
+    """What became of slow clients: how long each was borne, in seconds."""
+
+    borne_s: list[float] = field(default_factory=list)
+
+    async def dribble(self, address: Address, first: bytes, then: bytes, *, read: bool = True) -> None:
+        """Sends `first`, then a byte of `then` again and again, until the proxy ends it."""
+        reader, writer = await asyncio.open_connection(*address)
+        writer.write(first)
+        began = time.monotonic()
+        ended = asyncio.create_task(reader.read(1 << 20)) if read else None
+        with contextlib.suppress(ConnectionError):
+            while ended is None or not ended.done():
+                if ended is None:
+                    await self._reset(writer)
+                    break
+                writer.write(then)
+                await asyncio.wait([ended], timeout=0.5)
+        if ended is not None:
+            with contextlib.suppress(ConnectionError):
+                await ended
+        self.borne_s.append(time.monotonic() - began)
+        writer.close()
+        with contextlib.suppress(ConnectionError):
+            await writer.wait_closed()
+
+    @staticmethod
+    async def _reset(writer: asyncio.StreamWriter) -> None:
+        """Waits until the socket has an error, without reading."""
+        sock = writer.get_extra_info("socket")
+        while not sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+            await asyncio.sleep(0.1)
+
+
+async def test_slowloris_is_cut_at_the_limit_and_good_traffic_goes_on(fleet: Fleet, size: Size) -> None:
+    upstream = fleet.upstream()
+    limit = f"{LIMIT_S:g}s"
+    proxy = fleet.proxy(
+        [upstream],
+        "--timeouts.downstream_header",
+        limit,
+        "--timeouts.body_gap",
+        limit,
+        "--limits.min_body_rate",
+        "1KiB",
+    )
+    heads, bodies = Slow(), Slow()
+    crowd, few = size.of(300, 2000), size.of(30, 200)
+    post = b"POST /slow HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\n"
+    async with Traffic([proxy.address], rate=size.of(200, 1000), clients=20) as traffic:
+        await traffic.good(100)
+        await asyncio.gather(
+            *(heads.dribble(proxy.address, b"GET /slow HTTP/1.1\r\nHost: a\r\n", b"X") for _ in range(crowd)),
+            *(bodies.dribble(proxy.address, post, b"k") for _ in range(few)),
+        )
+        outcomes = await traffic.stop()
+    assert len(heads.borne_s) == crowd
+    assert min(heads.borne_s) >= LIMIT_S - 0.1
+    assert max(heads.borne_s) <= LIMIT_S + LATE_S + 2.0 * (not size.full), max(heads.borne_s)
+    assert len(bodies.borne_s) == few
+    assert max(bodies.borne_s) <= 2 * LIMIT_S + LATE_S + 2.0 * (not size.full), max(bodies.borne_s)
+    assert outcomes.ok >= 0.999 * outcomes.sent, outcomes
+
+
+async def test_readers_that_stop_reading_are_cut_and_memory_stays_flat(fleet: Fleet, size: Size) -> None:
+    upstream = fleet.upstream()
+    proxy = fleet.proxy([upstream], "--timeouts.body_gap", f"{LIMIT_S:g}s")
+    few = size.of(20, 200)
+    big = b"GET /bytes/20000000 HTTP/1.1\r\nHost: a\r\n\r\n"
+    async with Traffic([proxy.address], rate=200, clients=20) as traffic:
+        await traffic.good(100)
+        before = proxy.rss_bytes()
+        sockets = [socket.create_connection(proxy.address) for _ in range(few)]
+        for one in sockets:
+            one.sendall(big)
+        await asyncio.to_thread(until, lambda: all(map(_has_error, sockets)), LIMIT_S + 15, "all cut off")
+        grown = proxy.rss_bytes() - before
+        outcomes = await traffic.stop()
+    for one in sockets:
+        one.close()
+    assert grown < few * (1 << 20) + (32 << 20), grown
+    assert outcomes.ok >= 0.999 * outcomes.sent, outcomes
+
+
+def _has_error(client: socket.socket) -> bool:
+    return bool(client.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR))
+
+
+def asked(client: socket.socket) -> None:
+    client.sendall(b"GET /ok HTTP/1.1\r\nHost: a\r\nX-Request-Id: x\r\n\r\n")
+
+
+def answer_of(client: socket.socket) -> str:
+    """ "200", "503", "waiting" while nothing has come, or how it was closed without a word."""
+    client.setblocking(False)
+    try:
+        head = client.recv(4096)
+    except BlockingIOError:
+        return "waiting"
+    except ConnectionResetError:
+        return "reset"
+    return head[9:12].decode() if head else "closed silently"
+
+
+def test_256_descriptors_and_1000_clients_no_silent_close(fleet: Fleet, size: Size) -> None:
+    upstream = fleet.upstream()
+    limited = ("sh", "-c", 'ulimit -n 256; exec "$@"', "sh")
+    proxy = fleet.proxy([upstream], wrapper=limited)
+    clients = [socket.create_connection(proxy.address) for _ in range(1000)]
+    cpu_s, began = proxy.cpu_s(), time.monotonic()
+    for client in clients:
+        with contextlib.suppress(ConnectionError):  # refused, and gone already; its answer is still to be read
+            asked(client)
+    found: dict[int, str] = {}
+
+    def all_told() -> bool:
+        for number, client in enumerate(clients):
+            if found.get(number, "waiting") == "waiting":
+                found[number] = answer_of(client)
+                if found[number] == "503":
+                    client.close()  # makes room for the next to be told
+        return "waiting" not in found.values()
+
+    until(all_told, size.of(30, 60), "everybody told")
+    busy = (proxy.cpu_s() - cpu_s) / max(time.monotonic() - began, 1.0)
+    assert set(found.values()) == {"200", "503"}, found
+    served = sum(answer == "200" for answer in found.values())
+    assert 50 <= served <= 120, served
+    assert busy < 1.0 if not size.full else busy < 0.3, busy
+    for client in clients:
+        client.close()
+
+    def normal() -> bool:
+        with socket.create_connection(proxy.address) as client:
+            asked(client)
+            return client.recv(4096).startswith(b"HTTP/1.1 200")
+
+    assert until(normal, 10, "normal again") < 5

@@ -29,7 +29,6 @@ from lab.errors import CannotRunError, UsageError
 from lab.model import Below, Scenario
 from lab.plan import Setup
 from lab.progress import Progress
-from lab.proxy_facts import ProxyError, ask_proxy
 from lab.result import RunResult
 from lab.runner import run as run_scenario
 from lab.sabotage import SABOTAGES
@@ -177,11 +176,6 @@ def doctor(
     as_json: JsonOption = False,
 ) -> None:
     """Tells what this machine can do: the proxy's limits and socket options, rights, wires, servers and tools."""
-    if config is not None:
-        try:
-            ask_proxy(config)
-        except ProxyError as error:
-            raise UsageError(str(error)) from None
     findings = doctor_room.examine(config)
     if as_json:
         print(msgspec.json.encode(findings).decode())

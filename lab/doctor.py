@@ -25,8 +25,9 @@ import msgspec
 from rich.console import Console
 from rich.text import Text
 
+from lab.errors import UsageError
 from lab.machine import environment, has_capability, package_version, read, usable_cores
-from lab.proxy_facts import EVERY_OPTION, ask_proxy
+from lab.proxy_facts import EVERY_OPTION, ProxyError, ask_proxy
 from lab.stats import percentile
 from lab.wire.probe import probe
 from lab.wording import encodable
@@ -63,7 +64,10 @@ class Finding(msgspec.Struct, frozen=True):
 
 
 def examine(config: Path | None = None) -> list[Finding]:
-    """Looks at everything; at the proxy with this config, None for its defaults. Takes about two seconds."""
+    """Looks at everything; at the proxy with this config, None for its defaults. Takes about two seconds.
+
+    Raises UsageError if the config is none.
+    """
 
     def proxy() -> Iterator[Finding]:
         return _proxy(config)
@@ -105,6 +109,8 @@ def _safely(part: Callable[[], Iterator[Finding]]) -> list[Finding]:
     found: list[Finding] = []
     try:
         found.extend(part())
+    except UsageError:
+        raise
     except Exception as error:  # a doctor that dies of one odd machine helps nobody on it
         name = part.__name__.strip("_")
         found.append(Finding(name, None, f"This could not be examined: {type(error).__name__}: {_tidy(str(error))}."))
@@ -146,10 +152,16 @@ def _limit_text(limit: int) -> str:
 
 
 def _proxy(config: Path | None) -> Iterator[Finding]:
-    facts = ask_proxy(config)
+    try:
+        facts = ask_proxy(config)
+    except ProxyError as error:
+        if config is not None:
+            raise UsageError(str(error)) from None
+        yield Finding("proxy", False, f"it does not start: {_tidy(str(error))}", "Mend what it says, or make clean.")
+        return
     parser = f"{facts.build['parser']}, read again by llhttp in httptools {facts.build['httptools']}"
     yield Finding("proxy parser", True, parser)
-    sentence = f"{facts.clients} at a time in each process, with {_limit_text(facts.descriptors)} open files"
+    sentence = f"{facts.clients} at a time in each process; open files: {_limit_text(facts.descriptors)}"
     few = f"For {facts.wanted_clients} let an administrator raise the hard limit of open files."
     enough = facts.clients >= facts.wanted_clients
     yield Finding("proxy clients", True if enough else None, sentence, "" if enough else few)

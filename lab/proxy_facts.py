@@ -64,8 +64,9 @@ class ProxyFacts(msgspec.Struct):
 
 def ask_proxy(config: Path | None) -> ProxyFacts:
     """What it is with this config, None for its defaults. Raises ProxyError."""
+    settings = _settings(*(("--config", str(config)) if config else ()))
     facts = msgspec.convert(json.loads(_said("-c", ASK, str(config or ""))), ProxyFacts)
-    facts.sockets = _settings(*(("--config", str(config)) if config else ()))
+    facts.sockets = settings
     sides = ("--downstream_socket.", "--upstream_socket.")
     every = _settings(*(word for side in sides for key, value in EVERY_OPTION.items() for word in (side + key, value)))
     facts.refused = [setting for setting in every if setting.asked != setting.got]

@@ -61,7 +61,7 @@ class Control:
     def __repr__(self) -> str:
         return f"<Control of {self._fleet!r}, {self._reloads['applied']} changes>"
 
-    # ---- what admin.py asks (admin_api.Control)
+    # ---- what the admin pages ask (admin/api.py)
 
     async def snapshot(self, with_pool: bool) -> Snapshot:
         workers = await self._fleet.snapshots(with_pool)

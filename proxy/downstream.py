@@ -2,68 +2,35 @@
 
 Rules of this file:
 
-- One request at a time. What comes behind it waits unread: pipelined requests are answered in order, and cost nothing.
+- One request at a time. What comes behind it waits: pipelined requests are answered in order, and cost nothing.
 - A request that is refused is answered once, and the connection is closed: where the next would begin is not certain.
-- Closing with unread input would make the kernel send RST, which can destroy the answer on its way. So the input is
-  read and thrown away for a moment first (state LINGERING; RFC 9112 §9.6).
-- Nothing is written once the connection is closed: on uvloop that raises.
-- A client that sends FIN in the middle of an exchange has left, as with nginx and Go.
+- A request that asks for another protocol is followed by nothing until the upstream has agreed. If it has, both
+  connections are handed over to a tunnel (`tunnel.py`); if not, what came behind it is the next request.
+- A client that sends FIN in the middle of an exchange has left, as with nginx. One that half-closes and waits for its
+  answer cannot be told from it, and gets none.
+- No knob is copied: what a reload changes holds from the next time that it is asked for.
 """
 
 from __future__ import annotations
 
 import asyncio
-import socket
-import struct
-from collections.abc import Callable
-from enum import IntEnum
 from time import monotonic
 from typing import Any, Final, Protocol
 
-from proxy import events
 from proxy.deadline import Deadline
+from proxy.downstream_body import DownstreamBody
+from proxy.downstream_socket import CLOSED, EXCHANGE, HEAD, IDLE, LINGERING
 from proxy.exchange import Exchange
 from proxy.failure import Failure
 from proxy.gateway import Gateway
-from proxy.http1.framing import BadBody, BodyReader, ChunkedBody, LengthBody, Payload
-from proxy.http1.grammar import BadHead, HeadLimits
-from proxy.http1.pages import CONTINUE, error_page
-from proxy.http1.request_head import RequestFields
+from proxy.http1.framing import Payload
+from proxy.http1.grammar import BadHead
+from proxy.http1.pages import error_page
 from proxy.http1.request_reader import RequestReader
-from proxy.kernel import unacked_bytes
+from proxy.sockets import QUICKACK
 
-HIGH_WATER: Final = 256 * 1024  # bytes waiting to be written before the upstream is paused
-
-LINGER_S: Final = 2.0  # how long input is thrown away before the connection is closed
-FIRST_REQUEST_S: Final = 1.0  # how long a draining proxy waits for the first request of a client that has just come
-LINGER_BYTES: Final = 4 * 1024 * 1024  # and how much of it
-
-
-LINGER_0: Final = struct.pack("ii", 1, 0)  # for SO_LINGER: the close sends RST
-
-
-class State(IntEnum):
-    IDLE = 0  # no byte of a request has come
-    HEAD = 1  # part of a head has
-    EXCHANGE = 2
-    LINGERING = 3  # answered for the last time; input is thrown away
-    CLOSED = 4
-
-
-IDLE, HEAD, EXCHANGE, LINGERING, CLOSED = map(int, State)  # plain numbers are cheaper than members
-
-# The steps there are: from each state, to IDLE, HEAD, EXCHANGE, LINGERING, CLOSED.
-_STEPS: Final = (
-    (False, True, True, True, True),
-    (False, False, True, True, True),
-    (True, False, False, True, True),
-    (False, False, False, False, True),
-    (False, False, False, False, False),
-)
-
-
-def _nowhere(_data: bytes) -> None:
-    """Where a connection writes that has been closed."""
+LAST_REQUEST_S: Final = 1.0  # how long a draining proxy waits for a request that may be on its way
+LOOK_AGAIN_S: Final = 0.05  # how soon the loop will have read what is there
 
 
 class Listener(Protocol):
@@ -76,97 +43,29 @@ class Listener(Protocol):
         """It is gone."""
 
 
-class DownstreamConnection(asyncio.Protocol):
-    """One TCP connection from a client."""
+class DownstreamConnection(DownstreamBody):
+    """One client, and its requests."""
 
     def __init__(self, gateway: Gateway, listener: Listener, loop: asyncio.AbstractEventLoop) -> None:
-        self._gateway = gateway
-        self._loop = loop
+        super().__init__(gateway, loop)
         self._listener = listener
-        self._timeouts = gateway.config.timeouts
-        self._idle_s = float(self._timeouts.downstream_idle)  # see ConnectionPool.configure
-        self._body_limit = gateway.config.limits.body_bytes
-        self._state = IDLE
-        self._transport: Any = None
-        self._tls = False
         self._reader: RequestReader
-        self.write: Callable[[bytes], None] = _nowhere  # the transport's own while it may be written to
-        self.deadline = Deadline(loop, self._expired)
-        self.name = ""
-        self.ip = ""
-        self.requests = 0
-        self._close_reason = ""
-        self._writing_paused = False
-        self._reading = True
-        self._held = False  # reading, by the exchange
-        # Of the request at hand.
-        self._exchange: Exchange | None = None
-        self._body: BodyReader | None = None  # until the body is complete
-        self._body_bytes = 0
-        self._behind = b""  # what came behind the request: the next one, pipelined
-        self._lingers_until = 0.0  # at most, while an answer is on its way; in the loop's time
-        self._thrown_away = 0
-
-    def __repr__(self) -> str:
-        return f"<DownstreamConnection {self.state.name} {self.name or '-'}, {self.requests} requests>"
-
-    # ---- state
-
-    @property
-    def state(self) -> State:
-        return State(self._state)
-
-    def _enter(self, state: int) -> None:
-        if not _STEPS[self._state][state]:
-            raise RuntimeError(f"{self!r} cannot become {State(state).name}")
-        self._state = state
-        if state >= LINGERING:
-            self.write = _nowhere
-            if state == CLOSED and self._gateway.emit is not None:
-                self._gateway.emit(events.DOWNSTREAM_CLOSED, self.name, 0, self._close_reason, self.requests)
-
-    def close(self, reason: str, cause: Failure = Failure.CLIENT_CLOSED) -> None:
-        """Closes it, after what has been written is out. Idempotent. `cause`: of an exchange that it cuts off."""
-        if self._state == CLOSED:
-            return
-        self._close_reason = reason
-        self._enter(CLOSED)
-        exchange, self._exchange = self._exchange, None
-        if exchange is not None:
-            exchange.cut_off(cause)
-        self.deadline.set(self._timeouts.body_gap)  # for what is still to be written
-        self._transport.close()
-
-    def _linger(self, reason: str) -> None:
-        """Closes it when the client has, or in a moment: see the rules."""
-        self._close_reason = reason
-        self._enter(LINGERING)
-        self._body = None
-        self._behind = b""
-        self._held = False
-        self._lingers_until = self._loop.time() + self._timeouts.body_gap
-        self.deadline.set(LINGER_S)
-        if not self._tls:  # there, its transport cannot say that nothing more comes and still read
-            self._transport.write_eof()
-        self._read_or_not()
+        self._total: Deadline | None = None  # of a whole request; made when there is a limit
 
     # ---- called by asyncio
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = transport
-        self.write = transport.write  # type: ignore[attr-defined]
-        transport.set_write_buffer_limits(HIGH_WATER)  # type: ignore[attr-defined]
-        peer = transport.get_extra_info("peername") or ("", 0)
-        self.ip = peer[0]
-        limits = self._gateway.config.limits
-        self._tls = transport.get_extra_info("sslcontext") is not None
-        head_limits = HeadLimits(limits.line_bytes, limits.head_bytes, limits.fields)
-        self._reader = RequestReader(head_limits, self.ip, proto=b"https" if self._tls else b"http")
-        self.name = events.connection_name(peer, transport.get_extra_info("sockname"))
-        if self._gateway.emit is not None:
-            self._gateway.emit(events.DOWNSTREAM_OPENED, self.name, 0)
+        self._open(transport)
+        gateway = self._gateway
+        self._reader = RequestReader(
+            gateway.head_limits,
+            self.ip,
+            proto=b"https" if self._tls else b"http",
+            trusted=gateway.trusts(self.ip),
+            trailers=gateway.trailers,
+        )
         if self._listener.opened(self):
-            self.deadline.set(self._timeouts.downstream_idle)
+            self.deadline.set(gateway.idle_s)
         else:
             self._refuse(503, "too many connections", Failure.TOO_MANY_CONNECTIONS, "connection_limit")
 
@@ -190,11 +89,14 @@ class DownstreamConnection(asyncio.Protocol):
         else:
             self.close("client_closed" if exc is None else "client_reset")
         self.deadline.close()
+        if self._total is not None:
+            self._total.close()
         self._listener.closed(self)
 
     def pause_writing(self) -> None:
         self._writing_paused = True
-        self.deadline.set(self._timeouts.body_gap)
+        self._body_waits()
+        self._await_reader()
         if self._exchange is not None:
             self._exchange.pause_response()
 
@@ -206,30 +108,43 @@ class DownstreamConnection(asyncio.Protocol):
         elif self._state == IDLE:
             self._next_request()
 
+    # ---- time
+
     def _expired(self) -> None:
-        if self._state == HEAD:
+        state = self._state
+        if state == HEAD:
             self._refuse(408, "the head did not come in time", Failure.REQUEST_TIMEOUT, "header_timeout")
-        elif self._state == EXCHANGE and not self._writing_paused:
-            if self._exchange is not None and self._body is not None:  # otherwise it is the idle time's, left to pass
-                self._exchange.refuse(408, Failure.REQUEST_TIMEOUT, "the body did not come in time")
-        elif self._state == CLOSED:
-            self._transport.abort()  # what was written last cannot be delivered
-        elif self._state == LINGERING and self._loop.time() < self._lingers_until and self._undelivered():
-            self.deadline.set(LINGER_S)
-        elif self._state == IDLE and not self._writing_paused:
-            self.close("drained" if self._gateway.draining else "idle_timeout")
+        elif state == LINGERING:
+            self._linger_on()
+        elif state == CLOSED:
+            self._drop()
+        elif self._writing_paused:
+            self._stalls()
+        elif state == IDLE:
+            self._idle_for_long()
+        elif self._body is not None:  # otherwise it is the idle time's, left to pass
+            self._body_is_late()
+
+    def _idle_for_long(self) -> None:
+        if self._unread():  # a request that came at the last moment
+            self.deadline.set(LOOK_AGAIN_S)
         else:
-            self._abort("write_timeout" if self._writing_paused else self._close_reason)
+            self.close("drained" if self._gateway.draining else "idle_timeout")
 
-    def _abort(self, reason: str, cause: Failure = Failure.CLIENT_CLOSED) -> None:
-        """Closes it without waiting for what is still to be written."""
-        self.close(reason, cause)
-        self._transport.abort()
+    def _bound(self, now: float) -> None:
+        """The first byte of a request is here, and there is a limit for the whole of it."""
+        if self._total is None:
+            self._total = Deadline(self._loop, self._total_passed)
+        self._total.until(now + self._gateway.total_s)  # left to pass when the request has ended in time
 
-    def _undelivered(self) -> int:
-        """Bytes of answers that the client has not acknowledged."""
-        waiting: int = self._transport.get_write_buffer_size()
-        return waiting + (unacked_bytes(self._transport.get_extra_info("socket").fileno()) or 0)
+    def _total_passed(self) -> None:
+        if not self._gateway.total_s:
+            return  # there is no limit any more
+        why = "the request took too long altogether"
+        if self._exchange is not None:
+            self._exchange.refuse(504, Failure.TOTAL_TIMEOUT, why)
+        elif self._state == HEAD:
+            self._refuse(504, why, Failure.TOTAL_TIMEOUT, "header_timeout")
 
     # ---- called by the exchange (ClientSide)
 
@@ -237,33 +152,28 @@ class DownstreamConnection(asyncio.Protocol):
         if self._state < LINGERING:
             self._transport.writelines(parts)
 
-    def pause_reading(self) -> None:
-        """The body is not taken for now, so the client is not to blame for a gap."""
-        self._held = True
-        self._read_or_not()
-        self._await_body()
-
-    def resume_reading(self) -> None:
-        self._held = False
-        self._read_or_not()
-        self._await_body()
-
     def break_off(self) -> None:
         self._exchange = None
-        self._transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, LINGER_0)
-        if self._tls:
-            self._transport.abort()  # no close_notify either: it says that all is there
-        self.close("done")
+        self._reset("done")
+
+    def switched(self) -> tuple[Any, bytes]:
+        self.deadline.clear()
+        if self._total is not None:
+            self._total.clear()
+        held, self._behind = self._behind, b""
+        self._read_or_not()
+        return self._transport, held
 
     def exchange_ended(self, keep_alive: bool, now: float) -> None:
         self._exchange = None
         self._held = False
         if keep_alive and self._state == EXCHANGE:
             self._enter(IDLE)
-            if self._behind or self._writing_paused or self._gateway.draining:
+            gateway = self._gateway
+            if self._behind or self._writing_paused or gateway.draining:
                 self._next_request()
             else:
-                self.deadline.until(now + self._idle_s)
+                self.deadline.until(now + gateway.idle_s)
         elif self._state != CLOSED:
             if self._body is not None or self._behind:
                 self._linger("answered_early")
@@ -273,12 +183,12 @@ class DownstreamConnection(asyncio.Protocol):
     # ---- called by the server
 
     def drain(self) -> None:
-        """The proxy stops. A request that has come is the last; so is a first one that may be on its way."""
+        """The proxy stops. A request that has come is the last; so is one that may be on its way.
+
+        Nothing has told the client so far, and a FIN at once would cross the request that it sends now.
+        """
         if self._state == IDLE and not self._writing_paused and not self._behind:
-            if self.requests:
-                self.close("drained")
-            else:
-                self.deadline.set(FIRST_REQUEST_S)
+            self.deadline.set(LAST_REQUEST_S)
 
     def abort(self) -> None:
         """The time for draining is over."""
@@ -292,10 +202,8 @@ class DownstreamConnection(asyncio.Protocol):
             return
         if self._behind:
             self._loop.call_soon(self._take_up)  # not at once: a thousand requests would nest a thousand calls
-        elif self._gateway.draining:
-            self.close("drained")
         else:
-            self.deadline.set(self._timeouts.downstream_idle)
+            self.deadline.set(LAST_REQUEST_S if self._gateway.draining else self._gateway.idle_s)
 
     def _take_up(self) -> None:
         if self._state == IDLE and self._behind:
@@ -306,30 +214,31 @@ class DownstreamConnection(asyncio.Protocol):
                 self._next_request()  # it was an empty line
 
     def _take_head(self, data: bytes) -> None:
-        group = self._gateway.only
+        gateway = self._gateway
+        group = gateway.only
         try:
             request = self._reader.feed(data)
             if group is None and request is not None:
-                group = self._gateway.group_for(request.fields.host, request.target)
+                group = gateway.group_for(request.fields.host, request.target)
         except BadHead as bad:
             self._refuse(bad.status, str(bad), Failure.BAD_REQUEST, "bad_request")
             return
         if request is None:
-            if self._state == IDLE and self._reader.begun:
-                self._enter(HEAD)
-                self.deadline.set(self._timeouts.downstream_header)
+            self._await_head()
             return
         fields = request.fields
         if group is None:
             self._refuse(404, "no route for this host and path", Failure.NO_ROUTE, "no_route")
             return
-        if fields.length and 0 < self._body_limit < fields.length:
+        if fields.length and 0 < gateway.config.limits.body_bytes < fields.length:
             self._refuse(413, "the body is too large", Failure.BAD_REQUEST, "bad_request")
             return
         now = monotonic()
+        if gateway.total_s and self._state == IDLE:
+            self._bound(now)
         self._enter(EXCHANGE)
         self.requests += 1
-        exchange = self._exchange = Exchange(self._gateway, group, self, request, now)
+        exchange = self._exchange = Exchange(gateway, group, self, request, now)
         rest = self._reader.rest
         if fields.length or fields.chunked:
             self._begin_body(fields, rest)
@@ -339,61 +248,13 @@ class DownstreamConnection(asyncio.Protocol):
             self._read_or_not()
         exchange.attempt(now)
 
-    # ---- the body
-
-    def _begin_body(self, fields: RequestFields, rest: bytes) -> None:
-        """The request at hand has one, and `rest` is its beginning."""
-        self._body = body = ChunkedBody() if fields.chunked else LengthBody(fields.length)
-        self._body_bytes = 0
-        if fields.expects_continue and not rest:
-            self.write(CONTINUE)  # a client that waits for it has sent nothing yet
-        self._await_body()
-        self._take_body(rest, body, first=True)
-
-    def _take_body(self, data: bytes, body: BodyReader, *, first: bool = False) -> None:
-        exchange = self._exchange
-        assert exchange is not None
-        try:
-            payload = body.feed(data)
-        except BadBody as bad:
-            exchange.refuse(400, Failure.BAD_REQUEST, str(bad))
-            return
-        self._body_bytes += len(payload)
-        if 0 < self._body_limit < self._body_bytes:
-            exchange.refuse(413, Failure.BAD_REQUEST, "the body is too large")
-            return
-        if body.done:
-            self._body = None
-            if body.rest:
-                self._behind = body.rest
-                self._read_or_not()
-        self._await_body()
-        if first:
-            exchange.attempt_with_body(payload, body.done)
-        else:
-            exchange.request_body(payload, body.done)
-
-    def _await_body(self) -> None:
-        """What bounds the wait for the client now: a gap in its body, or nothing while the upstream works.
-
-        While the client is to read, that is what bounds it, whatever its body does.
-        """
-        if self._writing_paused:
-            return
-        if self._body is not None and not self._held:
-            self.deadline.set(self._timeouts.body_gap)
-        else:
-            self.deadline.clear()
-
-    def _read_or_not(self) -> None:
-        """Reads unless the next request has begun to arrive, or the exchange cannot take more of this one."""
-        wanted = not (self._held or self._behind)
-        if wanted is not self._reading and self._state != CLOSED:
-            self._reading = wanted
-            if wanted:
-                self._transport.resume_reading()
-            else:
-                self._transport.pause_reading()
+    def _await_head(self) -> None:
+        """Some of it, or nothing but an empty line, has come."""
+        if self._state == IDLE and self._reader.begun:
+            self._enter(HEAD)
+            self.deadline.set(self._gateway.config.timeouts.downstream_header)
+            if self._gateway.total_s:
+                self._bound(self._loop.time())
 
     # ---- refusing
 
@@ -403,7 +264,10 @@ class DownstreamConnection(asyncio.Protocol):
         self.write(error_page(status, cause.value, why, keep_alive=False, http10=False, head_only=False))
         self._linger(reason)
 
-    def _throw_away(self, data: bytes) -> None:
-        self._thrown_away += len(data)
-        if self._thrown_away > LINGER_BYTES:
-            self._abort(self._close_reason)
+
+class QuickAckConnection(DownstreamConnection):
+    """One that acknowledges at once what it reads (`downstream_socket.quickack`); see `sockets.py`."""
+
+    def data_received(self, data: bytes) -> None:
+        self._socket().setsockopt(*QUICKACK)
+        super().data_received(data)

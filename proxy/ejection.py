@@ -11,8 +11,10 @@ Rules of this file:
 - Ejections double in a row, from `eject_for` up to `eject_longest`. The row ends when an upstream has been ready for as
   long as it was out: one success alone may be luck.
 - At most `eject_share` of the group is out at a time, and never all of it. Whoever reaches the count beyond that stays,
-  and the count with it. The active checks are bound by no share: they ask each upstream by itself, so what they say of
-  all of them is no error of ours. When nobody is ready the group uses all; that is the group's business.
+  and the count with it. But who is out may be well again, as when servers are restarted one after another: the one that
+  has been out longest is then given its trial early, once a second, and makes room if it stands it.
+- The active checks are bound by no share: they ask each upstream by itself, so what they say of all of them is no error
+  of ours. When nobody is ready the group uses all; that is the group's business.
 - While it is out, an upstream is judged by its trial and by the checks alone. What was under way before says how things
   were, and would eject it once for each request.
 """
@@ -29,6 +31,8 @@ from proxy.failure import Failure
 
 # On a connection that had carried an exchange before, these are how an idle timeout looks that crossed the request.
 _THE_RACE: Final = frozenset({Failure.CLOSED_BEFORE_RESPONSE, Failure.RESET_BEFORE_RESPONSE})
+
+EARLIEST_TRIAL_S: Final = 1.0  # how long the ejected are left alone, whatever becomes of the others
 
 _OF_THE_UPSTREAM: Final = _THE_RACE | {
     Failure.CONNECT_REFUSED,
@@ -130,7 +134,7 @@ class Ejection:
         self._members = {name: self._members.get(name) or _Member() for name in names}
 
     def failed(self, name: str, what: str, now: float) -> Change | None:
-        """An attempt failed in a way that counts, or was answered too late."""
+        """An attempt failed in a way that counts, or was answered too late. What changes may be another for it."""
         member = self._members.get(name)
         if member is None or self.config.eject_after == 0:
             return None
@@ -140,8 +144,10 @@ class Ejection:
         if member.health is not Health.READY:
             return None
         member.failures += 1
-        if member.failures < self.config.eject_after or not self._room():
+        if member.failures < self.config.eject_after:
             return None
+        if not self._room():
+            return self._trial_of_another(now)
         return self._eject(name, member, now, f"{member.failures} failures in a row, the last: {what}")
 
     def succeeded(self, name: str, now: float) -> Change | None:
@@ -211,6 +217,16 @@ class Ejection:
         size = len(self._members)
         most = min(max(1, int(self.config.eject_share * size + 1e-9)), size - 1)  # 0.29 * 100 is less than 29
         return size - len(self.ready()) < most
+
+    def _trial_of_another(self, now: float) -> Change | None:
+        """Of the one that has been out longest, if for long enough."""
+        out = [(each.until - each.lasts, name) for name, each in self._members.items() if each.health is Health.EJECTED]
+        since, name = min(out, default=(inf, ""))
+        if now - since < EARLIEST_TRIAL_S:
+            return None
+        member = self._members[name]
+        member.until = inf
+        return self._become(name, member, Health.HALF_OPEN, f"after {now - since:.3g} s, because another fails")
 
     def _eject(self, name: str, member: _Member, now: float, because: str) -> Change:
         in_a_row = member.health is Health.HALF_OPEN or now - member.ready_since < member.lasts

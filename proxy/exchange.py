@@ -20,7 +20,7 @@ from proxy import events
 from proxy.failure import Failure, phrase_of, proof_of, status_of
 from proxy.gateway import Gateway
 from proxy.group import Group
-from proxy.http1.framing import LAST_CHUNK, WORTH_A_VIEW, Payload, chunk
+from proxy.http1.framing import LAST_CHUNK, WORTH_A_VIEW, Payload, chunk, last_chunk
 from proxy.http1.pages import error_page
 from proxy.http1.request_head import Request
 from proxy.http1.response_head import ResponseHead
@@ -28,9 +28,13 @@ from proxy.pool import CloseReason
 from proxy.record import Record
 from proxy.retry import DIED, OVER_BUDGET, Attempt
 from proxy.sides import ClientSide, Evidence, UpstreamSide
+from proxy.tunnel import Tunnel
 from proxy.upstream import Upstream
 
 _NOTHING_SENT = Evidence(sent_bytes=0, written_bytes=0, unacked_bytes=None)
+
+# Why an upstream connection is closed that an exchange gives up; otherwise the client has left.
+_CLOSED_FOR = {Failure.DRAINING: CloseReason.DRAINED, Failure.TOTAL_TIMEOUT: CloseReason.FAILED}
 
 
 class Exchange(Record):
@@ -38,13 +42,15 @@ class Exchange(Record):
 
     # What most exchanges never read. What they do is set below: an attribute of a class is slower to find.
     ended = False
-    _avoided: Upstream | None = None  # an upstream that is to blame for the last attempt
+    _avoided: Upstream | None = None  # by the next attempt, if there is another upstream
     _replayable = True
     _head_only = False
     _chunked_response = False
     _keep_alive = False
     _slow = False  # the response began later than its group bears
     _until_close = False  # for the client, only the close ends this response
+    _tunnel: Tunnel | None = None
+    trailers = b""  # of the request's body, to send on; set before its last piece
 
     def __init__(self, gateway: Gateway, group: Group, client: ClientSide, request: Request, now: float) -> None:
         self.gateway = gateway
@@ -143,7 +149,10 @@ class Exchange(Record):
             self.note(connection)
             self.up_name = self._upstream.name if self._upstream is not None else ""
         data = request.head()
-        if self.group.never_reuses:
+        upgrade = request.fields.upgrade
+        if upgrade and upgrade in gateway.upgrades:
+            data = request.head(upgrade=True)
+        elif self.group.never_reuses:
             data = data[:-2] + b"Connection: close\r\n\r\n"  # the upstream should know
         if self._unsent:
             data += self._unsent
@@ -153,6 +162,8 @@ class Exchange(Record):
             self._resume_client()  # before the write, which may pause it again
         self._head_only = head_only = request.method == b"HEAD"
         connection.send(self, data, self.request_complete, head_only, now)
+        if upgrade and upgrade in gateway.upgrades:
+            connection.asked_to_switch(upgrade)
         if self._response_paused:
             connection.pause_reading()
 
@@ -201,8 +212,20 @@ class Exchange(Record):
     def body(self, payload: Payload, done: bool) -> None:
         self._pass_on(payload, done)
 
-    def switched(self, head: ResponseHead, rest: bytes) -> None:  # noqa: ARG002 - cannot come
-        raise AssertionError("no request that is sent on asks for another protocol")
+    def switched(self, head: ResponseHead, rest: bytes) -> None:
+        connection, upstream, client = self._connection, self._upstream, self.client
+        assert connection is not None
+        assert upstream is not None
+        self.status = head.status
+        if upstream.failing:
+            self.group.succeeded(upstream)
+        client.write(head.usual)
+        transport, held = client.switched()
+        gateway = self.gateway
+        tunnel = self._tunnel = Tunnel(
+            upstream.loop, transport, connection.switched(), lambda: gateway.config.http.tunnel_idle, self._tunnel_ended
+        )
+        tunnel.begin(held, rest)
 
     def completed(self, now: float) -> None:
         self._connection = None
@@ -242,7 +265,7 @@ class Exchange(Record):
         self.bytes_in += len(payload)
         if not self.request.fields.chunked:
             return bytes(payload)
-        return b"".join(chunk(payload)) + (LAST_CHUNK if complete else b"")
+        return b"".join(chunk(payload)) + (last_chunk(self.trailers) if complete else b"")
 
     def _hold(self, data: bytes) -> None:
         """Keeps a piece of the body, to be sent or for a repeat. Past the limit it is not kept for a repeat."""
@@ -287,7 +310,8 @@ class Exchange(Record):
             return
         parts = chunk(payload)
         if done:
-            parts.append(LAST_CHUNK)
+            connection = self._connection
+            parts.append(last_chunk(connection.trailers) if self.gateway.trailers and connection else LAST_CHUNK)
         if parts:
             self.client.write_parts(parts)
 
@@ -313,7 +337,10 @@ class Exchange(Record):
         now = monotonic()
         upstream = self._upstream
         assert upstream is not None
-        if self.group.failed(upstream, failure, now, reused=attempt.reused):
+        to_blame = self.group.failed(upstream, failure, now, reused=attempt.reused)
+        # The race is nobody's fault, and where a client belongs to one upstream the repeat goes there too. Elsewhere
+        # any other will do as well, and from here a race and an upstream that has just died look alike.
+        if to_blame or not self.group.wants_key:
             self._avoided = upstream
         decision = self.group.policy.decide(attempt)
         if decision.retry and not self.group.budget.take(now):
@@ -364,14 +391,33 @@ class Exchange(Record):
         self.ended = True
         if self._until_close:
             self.client.break_off()
+        if self._tunnel is not None:
+            self._leave_tunnel().stop()
         connection, self._connection = self._connection, None
         if connection is not None:
-            connection.close(CloseReason.DRAINED if failure is Failure.DRAINING else CloseReason.CLIENT_CLOSED)
+            connection.close(_CLOSED_FOR.get(failure, CloseReason.CLIENT_CLOSED))
         elif self._upstream is not None:
             self._upstream.forget(self)
         self._count(monotonic())
         if self.gateway.watched:
             self.report()
+
+    # ---- another protocol
+
+    def _tunnel_ended(self, cause: Failure | None) -> None:
+        self._leave_tunnel()
+        self._connection = None  # it closes when it has sent what is left
+        if cause is not None:
+            self.cause = cause.value
+        if cause is Failure.TRUNCATED_RESPONSE:
+            self.client.break_off()  # who knows whether it looks whole
+        self._end(False, monotonic())
+
+    def _leave_tunnel(self) -> Tunnel:
+        tunnel, self._tunnel = self._tunnel, None
+        assert tunnel is not None
+        self.bytes_in, self.bytes_out = tunnel.client.received, tunnel.upstream.received
+        return tunnel
 
     # ---- the end
 

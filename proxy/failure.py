@@ -38,6 +38,9 @@ class Failure(StrEnum):
     BAD_REQUEST = "bad_request"
     REQUEST_TIMEOUT = "request_timeout"
     CLIENT_CLOSED = "client_closed"
+    CLIENT_STALLED = "client_stalled"  # it reads nothing of its response
+    TOTAL_TIMEOUT = "total_timeout"  # of the whole request, `timeouts.request_total`
+    TUNNEL_IDLE = "tunnel_idle"  # an upgraded connection was silent
     INTERNAL_ERROR = "internal_error"
 
 
@@ -65,6 +68,9 @@ _STATUS = {
     Failure.BAD_REQUEST: 400,
     Failure.REQUEST_TIMEOUT: 408,
     Failure.CLIENT_CLOSED: 499,  # never sent, there is nobody to read it: nginx's number, for the log
+    Failure.CLIENT_STALLED: 499,  # likewise
+    Failure.TOTAL_TIMEOUT: 504,
+    Failure.TUNNEL_IDLE: 101,
     Failure.INTERNAL_ERROR: 500,
 }
 

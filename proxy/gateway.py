@@ -10,11 +10,14 @@ Rules of this file:
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from ipaddress import ip_address
+from math import inf
 
 from proxy.config import ProxyConfig
 from proxy.config.knobs import DEFAULT_GROUP
 from proxy.events import EXCHANGE_FINISHED
 from proxy.group import Group
+from proxy.http1.grammar import HeadLimits
 from proxy.observe.counters import Counters
 from proxy.router import Router
 from proxy.sides import Emit
@@ -38,6 +41,7 @@ class Gateway:
         self._finished = finished  # the access log's
         self.watched = emit is not None or finished is not None
         self.counters = Counters() if counters is None else counters
+        self.head_limits = HeadLimits()  # of requests; the same one for ever, which all connections share
         self.take(config, groups)
 
     def __repr__(self) -> str:
@@ -51,11 +55,27 @@ class Gateway:
         self._default = groups.get(DEFAULT_GROUP)
         # Without routes every request has the same group, and nobody asks where it goes. None: ask `group_for`.
         self.only = None if config.routes else self._default
+        # What is asked for at every request or connection, as it is asked for. Nobody keeps a copy.
+        limits, timeouts = config.limits, config.timeouts
+        self.head_limits.set(limits.line_bytes, limits.head_bytes, limits.fields)
+        self.idle_s = float(timeouts.downstream_idle)  # see ConnectionPool.configure
+        self.total_s = 0.0 if timeouts.request_total == inf else float(timeouts.request_total)  # 0: no limit
+        self.upgrades = frozenset(name.encode() for name in config.http.upgrades)
+        self.trailers = config.http.trailers == "forward"
 
     def group_for(self, host: bytes, target: bytes) -> Group | None:
         """Where a request goes; None: nowhere, 404. Raises `BadHead` for a path that is refused (`router.py`)."""
         name = self._router.route(host, target)
         return self.groups[name] if name else self._default
+
+    def trusts(self, ip: str) -> bool:
+        """Whether the client at this address is a proxy whose word counts."""
+        networks = self.config.trusted_proxies
+        if not networks or not ip:
+            return False
+        address = ip_address(ip)
+        address = getattr(address, "ipv4_mapped", None) or address
+        return any(address in network for network in networks)
 
     def report(self, client_conn: str, number: int, *detail: object, http10: bool = False, fields: bytes = b"") -> None:
         """Tells the end of an exchange; `detail` is that of EXCHANGE_FINISHED, `fields` its field lines as sent."""

@@ -3,6 +3,8 @@
 Rules of this file:
 
 - A change has two steps. `plan` does what can fail, certificates and sources, and changes nothing. `take` cannot fail.
+- A group that is new is waited for, until it has heard where its endpoints are, or that they cannot be found: before
+  that its requests would be refused. Nothing else changes meanwhile.
 - A group that says the same as before is left alone: its connections, ejections and endpoints stay. One that is gone
   drains: who waits for it is served, and then it is let go of.
 - A group that has nowhere to go, no upstreams and nobody to ask for them, is none.
@@ -13,11 +15,12 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from time import monotonic
 from typing import Final, NamedTuple
 
 from proxy import tls
-from proxy.config import GroupConfig, Limits, ProxyConfig
+from proxy.config import GroupConfig, ProxyConfig
 from proxy.discovery import Endpoint, Source, open_source
 from proxy.ejection import Change, Health
 from proxy.group import Endpoint as AnyEndpoint
@@ -29,6 +32,7 @@ from proxy.upstream import Upstream
 from proxy.upstream_connection import UpstreamConnection
 
 LEAVING_LOOK_S: Final = 0.5  # how often a group that drains is looked at
+HEARD_WITHIN_S: Final = 5.0  # how long a new group is waited for; DNS takes as long to say that nobody answers
 TOLD_ELSEWHERE: Final = ("file", "kubernetes")
 USABLE: Final = ("ready", "half_open", "ejected")
 
@@ -55,14 +59,15 @@ class CountedUpstream(Upstream):
 class Running:
     """A group, and what feeds it."""
 
-    def __init__(self, config: GroupConfig, limits: Limits, emit: Emit | None, counters: Counters) -> None:
-        self.limits = limits
+    def __init__(self, config: GroupConfig, whole: ProxyConfig, emit: Emit | None, counters: Counters) -> None:
+        self.whole = whole
         self.client_tls: tls.ClientTls | None = None
         self._emit = emit
         self._counters = counters
         self._loop = asyncio.get_running_loop()
         self.group = Group(config, self._loop, self._make, self._stands_differently, counters.group(config.name))
         self.source: Source | None = None
+        self.heard = asyncio.Event()  # something of its endpoints
         self._checks = HealthChecks(self.group, self._tls_for_checks)
 
     def __repr__(self) -> str:
@@ -73,17 +78,17 @@ class Running:
         self._checks.start()
         self.follow(source)
 
-    def change(self, config: GroupConfig, limits: Limits, client_tls: tls.ClientTls | None) -> None:
+    def change(self, config: GroupConfig, whole: ProxyConfig, client_tls: tls.ClientTls | None) -> None:
         group, old_tls = self.group, self.client_tls
         other_terms = config.upstream_tls != group.config.upstream_tls
         other_files = old_tls is not None and client_tls is not None and old_tls.read != client_tls.read
-        other_heads = _of_heads(limits) != _of_heads(self.limits)
-        self.limits = limits
+        other_messages = _of_messages(whole) != _of_messages(self.whole)
+        self.whole = whole
         if other_terms or other_files:
             self.client_tls = client_tls
         if config != group.config:
             group.reconfigure(config)
-        if other_heads or (other_files and not other_terms):  # of other terms it knows itself
+        if other_messages or (other_files and not other_terms):  # of other terms it knows itself
             group.renew()
 
     def follow(self, source: Source) -> None:
@@ -102,9 +107,11 @@ class Running:
 
     def found(self, endpoints: Sequence[Endpoint]) -> None:
         self.group.apply(endpoints, monotonic())
+        self.heard.set()
 
     def cannot_find(self, problem: str) -> None:
         say(f"group {self.group.name}: {problem}")
+        self.heard.set()
 
     # ---- called by the group and the checks
 
@@ -114,11 +121,12 @@ class Running:
             self._loop,
             config.timeouts,
             config.pool,
-            self.limits,
+            self.whole.limits,
             self._emit,
             tls=self.client_tls.context if self.client_tls else None,
             server_name=config.upstream_tls.server_name or getattr(endpoint, "host", ""),
             sock=config.upstream_socket,
+            trailers=self.whole.http.trailers == "forward",
             counters=self._counters.upstream(config.name, endpoint.address),
             reused=self._counters.group(config.name).reused,
         )
@@ -176,25 +184,29 @@ class Groups:
             client_tls = tls.client_context(wanted.upstream_tls) if wanted.upstream_tls.enabled else None
             running = self.running.get(name)
             known = running.group.config if running else None
-            running = running or Running(wanted, config.limits, self._emit, self._counters)
+            running = running or Running(wanted, config, self._emit, self._counters)
             same_source = known is not None and _where(known) == _where(wanted)
             source = None if same_source else open_source(wanted, running.found, running.cannot_find)
             steps.append(Step(running, wanted, client_tls, source))
         return steps
 
-    def take(self, steps: Sequence[Step], limits: Limits) -> None:
-        """Goes there."""
+    async def take(self, steps: Sequence[Step], whole: ProxyConfig) -> None:
+        """Goes there, once every new group has heard of its endpoints."""
+        new = [step for step in steps if step.running.source is None]
+        for running, _, client_tls, source in new:
+            assert source is not None
+            running.begin(source, client_tls)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(HEARD_WITHIN_S):
+                for step in new:
+                    await step.running.heard.wait()
         wanted = {step.config.name: step.running for step in steps}
         for name, running in self.running.items():
             if name not in wanted:
                 self._leave(running)
         for running, config, client_tls, source in steps:
-            if running.source is None:
-                assert source is not None
-                running.begin(source, client_tls)
-                continue
-            running.change(config, limits, client_tls)
-            if source is not None:
+            running.change(config, whole, client_tls)
+            if source is not None and source is not running.source:
                 running.follow(source)
         self.running = wanted
 
@@ -242,6 +254,6 @@ def _where(config: GroupConfig) -> object:
     return config.upstreams, config.discovery
 
 
-def _of_heads(limits: Limits) -> object:
-    """What an upstream takes from the limits, once."""
-    return limits.line_bytes, limits.head_bytes, limits.fields
+def _of_messages(whole: ProxyConfig) -> object:
+    """What an upstream takes from the config of all, once."""
+    return whole.limits.line_bytes, whole.limits.head_bytes, whole.limits.fields, whole.http.trailers

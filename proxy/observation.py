@@ -58,7 +58,7 @@ def _upstream(
         weight=upstream.weight,
         connecting=upstream.pool.open_count - len(connections),
         idle=states[State.IDLE],
-        active=states[State.ACTIVE],
+        active=states[State.ACTIVE] + states[State.SWITCHED],
         busy=upstream.busy,
         waiting=upstream.waiting,
     )

@@ -25,7 +25,7 @@ from typing import Final, NamedTuple
 from proxy import sockets
 from proxy.clients import Clients
 from proxy.config import ProxyConfig, parse_address
-from proxy.downstream import DownstreamConnection
+from proxy.downstream import DownstreamConnection, QuickAckConnection
 from proxy.events import EventLog
 from proxy.gateway import Gateway
 from proxy.groups import Groups, Step, say
@@ -62,6 +62,7 @@ class Server:
         self.started = monotonic()
         self.counters = Counters()
         self._options = sockets.not_inherited(config.downstream_socket)
+        self._kind = QuickAckConnection if config.downstream_socket.quickack else DownstreamConnection
         self.clients = Clients(
             config.limits, self.counters.downstream, self._connection, self._set_options if self._options else None
         )
@@ -99,6 +100,7 @@ class Server:
         assert prepared.sockets is not None
         address = prepared.sockets[0].getsockname()
         self.loop_lag.start()
+        await self.groups.take(prepared.steps, config)
         await self._take(prepared)
         return address[0], address[1]
 
@@ -120,6 +122,7 @@ class Server:
 
     async def commit(self, prepared: Prepared) -> None:
         """Puts it in force for what begins from now on. If it then listens elsewhere, `leave`, `drain_old` follow."""
+        await self.groups.take(prepared.steps, prepared.config)  # this may take a while
         if prepared.sockets is not None:
             self._left, self._listeners = self._listeners, []
             self.gateway = self._new_gateway(self.gateway.exchanges + BETWEEN_GATEWAYS)
@@ -143,7 +146,6 @@ class Server:
         for certificate in prepared.tls.certificates if prepared.tls else ():
             if certificate.expired:
                 say(f"tls.certificates: {certificate.file}: it has expired")
-        self.groups.take(prepared.steps, config.limits)
         for gateway in self._gateways:
             gateway.take(config, self.groups.by_name)
         self._access.line_format = config.log.format
@@ -215,7 +217,7 @@ class Server:
     # ---- parts
 
     def _connection(self) -> DownstreamConnection:
-        return DownstreamConnection(self.gateway, self.clients, self._loop)
+        return self._kind(self.gateway, self.clients, self._loop)
 
     def _set_options(self, connection: DownstreamConnection) -> None:
         with suppress(OSError):  # it has been reset already

@@ -6,7 +6,7 @@ Each is written against these, so that it can be read, and tested, without the o
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from proxy.failure import Failure
 from proxy.http1.framing import Payload
@@ -43,6 +43,9 @@ class ClientSide(Protocol):
     def break_off(self) -> None:
         """Closes the connection with RST: a FIN would make a broken response look whole."""
 
+    def switched(self) -> tuple[Any, bytes]:
+        """HTTP is over on this connection. Gives away its transport, and what has come behind the request."""
+
     def exchange_ended(self, keep_alive: bool, now: float) -> None:
         """The exchange is over; the connection closes unless it may be kept."""
 
@@ -68,6 +71,16 @@ class UpstreamSide(Protocol):
 
     def send_more(self, data: bytes, complete: bool) -> None:
         """Goes on with it."""
+
+    def asked_to_switch(self, protocol: bytes) -> None:
+        """The request that has been sent asks for this protocol, in lower case."""
+
+    def switched(self) -> Any:
+        """HTTP is over on this connection, and it is the exchange's until that closes it. Gives away its transport."""
+
+    @property
+    def trailers(self) -> bytes:
+        """Those of a response that is complete, to send on."""
 
     def pause_reading(self) -> None:
         """No more of the response for now."""

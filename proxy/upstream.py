@@ -30,7 +30,7 @@ from proxy.http1.grammar import HeadLimits
 from proxy.observe.counters import IDLE_AGES, Histogram, UpstreamCounters
 from proxy.pool import CloseReason, ConnectionPool
 from proxy.sides import Emit, ResponseSink
-from proxy.upstream_connection import UpstreamConnection
+from proxy.upstream_connection import QuickAckConnection, UpstreamConnection
 
 JUST_PARKED_S: Final = 0.001  # longer than a turn of the loop mostly takes
 
@@ -47,7 +47,8 @@ class Upstream:
     """One address, with the connections to it.
 
     `tls`: speak TLS, and expect a certificate for `server_name`, or for the host of the address if that is empty.
-    `sock`: what each socket is told. `counters`: its own; `reused`: the idle ages at reuse, of its group.
+    `sock`: what each socket is told. `trailers`: of responses, are passed on. `counters`: its own; `reused`: the idle
+    ages at reuse, of its group.
     """
 
     def __init__(
@@ -62,6 +63,7 @@ class Upstream:
         tls: ssl.SSLContext | None = None,
         server_name: str = "",
         sock: SocketConfig | None = None,
+        trailers: bool = False,
         counters: UpstreamCounters | None = None,
         reused: Histogram | None = None,
     ) -> None:
@@ -77,6 +79,8 @@ class Upstream:
         self.prepare: Callable[[socket.socket], None] | None = None
         if sock is not None and sockets.options_of(sock):
             self.prepare = partial(sockets.apply, config=sock)
+        self._make = QuickAckConnection if sock is not None and sock.quickack else UpstreamConnection
+        self.trailers = trailers
         self.counters = UpstreamCounters() if counters is None else counters
         self._reused = Histogram.of(IDLE_AGES) if reused is None else reused
         self.failing = 0  # failures in a row, as its group counts them
@@ -241,7 +245,7 @@ class Upstream:
         return True
 
     def _connect(self, sink: ResponseSink) -> None:
-        connection = UpstreamConnection(self)
+        connection = self._make(self)
         self._connecting[connection] = sink, self.loop.create_task(self._connecting_to(connection))
         handshake = self.timeouts.tls_handshake if self.tls is not None else 0
         connection.deadline.set(self.timeouts.connect + handshake)

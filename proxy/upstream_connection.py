@@ -24,7 +24,7 @@ from collections.abc import Callable
 from enum import IntEnum
 from math import inf
 from time import monotonic
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 from proxy import events
 from proxy.config import Timeouts
@@ -35,6 +35,7 @@ from proxy.http1.grammar import BadHead, HeadLimits
 from proxy.http1.response_reader import ResponseReader
 from proxy.pool import CloseReason, ConnectionPool
 from proxy.sides import Emit, ResponseSink
+from proxy.sockets import QUICKACK
 from proxy.upstream_socket import ORDINARY, UpstreamSocket
 
 LATE_ROUND_TRIP: Final = 4  # times the fastest connect: what a busy path or host makes of a round trip
@@ -45,16 +46,18 @@ class State(IntEnum):
     IDLE = 1
     ACTIVE = 2
     CLOSED = 3
+    SWITCHED = 4  # it carries another protocol
 
 
-CONNECTING, IDLE, ACTIVE, CLOSED = map(int, State)  # plain numbers are cheaper than members, eight times a request
+CONNECTING, IDLE, ACTIVE, CLOSED, SWITCHED = map(int, State)  # plain numbers are cheaper, eight times a request
 
-# The steps there are: from each state, to CONNECTING, IDLE, ACTIVE, CLOSED.
+# The steps there are: from each state, to CONNECTING, IDLE, ACTIVE, CLOSED, SWITCHED.
 _STEPS: Final = (
-    (False, True, False, True),
-    (False, False, True, True),
-    (False, True, False, True),
-    (False, False, False, False),
+    (False, True, False, True, False),
+    (False, False, True, True, False),
+    (False, True, False, True, True),
+    (False, False, False, False, False),
+    (False, False, False, True, False),
 )
 
 
@@ -67,6 +70,7 @@ class Owner(Protocol):
     timeouts: Timeouts
     response_header_s: float  # of the timeouts
     head_limits: HeadLimits
+    trailers: bool  # are passed on
     pool: ConnectionPool[UpstreamConnection]
     emit: Emit | None
     tls: ssl.SSLContext | None
@@ -130,7 +134,7 @@ class UpstreamConnection(UpstreamSocket):
         self.requests = 0
         # Of the exchange at hand.
         self._sink: ResponseSink | None = None
-        self._reader = ResponseReader(owner.head_limits)
+        self._reader = ResponseReader(owner.head_limits, trailers=owner.trailers)
         self._complete = False  # the whole request has been given to the transport
         self.sent_at = 0.0  # its request, or the last of it; monotonic seconds
         self.received = False  # a byte of a response
@@ -163,7 +167,7 @@ class UpstreamConnection(UpstreamSocket):
             self._emit(events.UPSTREAM_OPENED, self.name, 0, round((monotonic() - self.opened_at) * 1e3, 3))
         elif state == IDLE:
             self._emit(events.UPSTREAM_IDLE, self.name, 0, self.requests)
-        elif before != CONNECTING:
+        elif state == CLOSED and before != CONNECTING:
             idle_ms = self.idle_ms() if before == IDLE else 0.0
             self._emit(events.UPSTREAM_CLOSED, self.name, 0, self.close_reason, idle_ms, self.requests)
 
@@ -229,7 +233,7 @@ class UpstreamConnection(UpstreamSocket):
             return
         if done:
             self._finished(sink, now)
-        elif self._reader.head is not None and not self._paused:
+        elif self._reader.head is not None and not self._paused and self._state == ACTIVE:
             self.deadline.until(now + self._owner.timeouts.body_gap)
 
     def eof_received(self) -> None:
@@ -319,6 +323,19 @@ class UpstreamConnection(UpstreamSocket):
         if transport.is_closing():
             self._refused_bytes += len(data)
 
+    def asked_to_switch(self, protocol: bytes) -> None:
+        self._reader.expect(head_only=False, upgrade=protocol)
+
+    def switched(self) -> Any:
+        self._enter(SWITCHED)
+        self._sink = None
+        self.deadline.clear()
+        return self._transport
+
+    @property
+    def trailers(self) -> bytes:
+        return self._reader.trailers
+
     def pause_reading(self) -> None:
         """The client is slow: what bounds the wait is now its deadline."""
         self._paused = True
@@ -379,3 +396,13 @@ class UpstreamConnection(UpstreamSocket):
                 self.data_received(data)
             else:
                 self.eof_received()
+
+
+class QuickAckConnection(UpstreamConnection):
+    """One that acknowledges at once what it reads (`upstream_socket.quickack`); see `sockets.py`."""
+
+    __slots__ = ()
+
+    def data_received(self, data: bytes) -> None:
+        self._transport.get_extra_info("socket").setsockopt(*QUICKACK)
+        super().data_received(data)

@@ -15,12 +15,11 @@ import socket
 from collections.abc import Iterator
 from typing import Any, Final
 
+from proxy import transports
 from proxy.failure import Failure
 from proxy.kernel import Stirred, hung_up, nothing_stirs, stirred, unacked_bytes, unread_bytes
 from proxy.pool import CloseReason
 from proxy.sides import Evidence
-
-HIGH_WATER: Final = 256 * 1024  # bytes waiting to be written before the other side is paused
 
 # How answers begin that no server says farewell with. One that sends them unasked is out of step. The usual one first.
 ORDINARY: Final = (b"HTTP/1.1 2", b"HTTP/1.1 3", b"HTTP/1.1 1", b"HTTP/1.0 2", b"HTTP/1.0 3")
@@ -42,7 +41,7 @@ class UpstreamSocket(asyncio.Protocol):
     def open(self, transport: Any) -> socket.socket:
         """It is there."""
         self._transport = transport
-        transport.set_write_buffer_limits(HIGH_WATER)
+        transports.prepare(transport, tls=self._tls)
         sock: socket.socket = transport.get_extra_info("socket")
         self._fd = sock.fileno()
         self.stirred = stirred(self._fd)
@@ -101,7 +100,7 @@ class UpstreamSocket(asyncio.Protocol):
         """What has arrived, though the transport no longer reads; at the end of the stream an empty piece, the last."""
         while not self._tls:  # there is no reading past its decoder
             try:
-                data = os.read(self._fd, HIGH_WATER)
+                data = os.read(self._fd, transports.HIGH_WATER)
             except OSError:
                 return
             yield data

@@ -33,15 +33,26 @@ LEAVES = (
     ),
     ("kernel",),
     ("sockets",),
+    ("transports",),
     ("tls",),
     ("observe", "observe.counters", "observe.exposition", "observe.loop_lag"),
 )
 FROM_CONFIG = ("sockets", "tls")  # leaves that turn keys of the config into what the system takes
 DECISIONS = ("failure", "retry", "pool", "balancer", "ejection", "router")
 CHAIN = (
-    *("sides", "upstream_socket", "upstream_connection", "upstream", "group", "gateway", "record", "exchange"),
-    *("downstream", "listener", "clients", "groups", "server", "observation", "control", "worker", "workers"),
-    "__main__",
+    *(
+        "sides",
+        "upstream_socket",
+        "upstream_connection",
+        "upstream",
+        "group",
+        "gateway",
+        "record",
+        "tunnel",
+        "exchange",
+    ),
+    *("downstream_socket", "downstream_body", "downstream", "listener", "clients", "groups", "server"),
+    *("observation", "control", "worker", "workers", "__main__"),
 )
 
 # Beside the chain, and what of ours each may import; beside the leaves, and those before it in its own room.

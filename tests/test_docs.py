@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ast
+import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -16,25 +18,27 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from lab.sabotage import SABOTAGES
 from proxy.config import ProxyConfig, keys, load
 from proxy.config.known_keys import Setting, read
 from proxy.config.values import shown, toml_of
-from scenarios.idle_close import SCENARIO
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("**/*.md")])
 
-# What CI runs itself, what tests/race runs, and what runs until it is stopped (test_server.py starts and stops it).
+# What CI runs itself, what tests/race runs, what runs until it is stopped (test_server.py starts and stops it), and
+# what has been done for this environment.
 RUN_ELSEWHERE = {
     "make demo",
     "make test",
     "make check",
     "make bench",
+    "make fuzz",
+    "make faults",
     "kalab run idle-close --upstream uvicorn --keep-alive 5s --arm control --method POST --blocks 1 --trials 1000",
     "kalab demo",
     "kalab proxy --config proxy.toml",
     "python -m proxy --config proxy.toml",
+    "python -m pip install .",
 }
 
 
@@ -233,18 +237,77 @@ def test_what_is_commented_out_in_the_annotated_config_works(tmp_path: Path) -> 
 
 
 def test_configs_in_the_docs_are_valid(tmp_path: Path) -> None:
-    pages = [block for page, block in blocks("toml") if page.name == "proxy.md"]
-    assert len(pages) >= 2
-    for block in pages:
+    found = [block for _, block in blocks("toml")]
+    assert len(found) >= 4
+    for block in found:
         (tmp_path / "proxy.toml").write_text(block)
         load(tmp_path / "proxy.toml", {}, {})
 
 
-def test_every_sabotage_and_every_arm_is_documented() -> None:
-    verdicts = (ROOT / "docs" / "verdicts.md").read_text()
-    assert all(f"`{name}`" in verdicts for name in SABOTAGES)
-    ladder = (ROOT / "docs" / "idle-close.md").read_text()
-    assert all(f"`{arm.name}`" in ladder for arm in SCENARIO.arms)
+# --- Commands that need a shell: `bash` blocks, each with a test of its own
+
+
+def shell(words: str, folder: Path) -> str:
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", words], cwd=folder, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def bash_block(word: str) -> str:
+    (block,) = (block for _, block in blocks("bash") if word in block)
+    return block
+
+
+def test_every_shell_block_has_its_test() -> None:
+    assert [block.split()[0] for _, block in blocks("bash")] == ["curl", "openssl"]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Where a reader stands who has taken over the examples."""
+    return Path(shutil.copytree(ROOT / "docs" / "examples", tmp_path / "examples"))
+
+
+@pytest.mark.parametrize("example", sorted((ROOT / "docs" / "examples").glob("*.toml")), ids=lambda path: path.stem)
+def test_an_example_is_a_valid_config(example: Path, folder: Path) -> None:
+    if example.stem == "tls" and shutil.which("openssl") is None:
+        pytest.skip("openssl is not installed")
+    if example.stem == "tls":
+        shell(bash_block("openssl"), folder)
+    command = [sys.executable, "-m", "proxy", "--config", example.name, "--check"]
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert any(example.name in page.read_text() for page in PAGES)
+
+
+def test_a_running_proxy_is_changed_as_told(tmp_path: Path) -> None:
+    if shutil.which("curl") is None:
+        pytest.skip("curl is not installed")
+    (tmp_path / "token").write_text("0123456789abcdef")
+    (tmp_path / "token").chmod(0o600)
+    flags = ["--listen", "127.0.0.1:0", "--admin.listen", "127.0.0.1:0", "--admin.token_file", "token"]
+    with subprocess.Popen(
+        [sys.executable, "-m", "proxy", *flags, "--log.access", "off"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as proxy:
+        assert proxy.stderr is not None
+        address = proxy.stderr.readline().removeprefix("admin on ").strip()
+        try:
+            said = shell(bash_block("PATCH").replace("127.0.0.1:9901", address), tmp_path)
+        finally:
+            proxy.terminate()
+    assert proxy.returncode == 0
+    assert '"key": "timeouts.upstream_idle"' in said
+    assert '"after": "50"' in said
+    assert '"connections": []' in said
+    assert "kalab_proxy_requests_total" in said or "kalab_proxy_workers 1" in said
 
 
 def test_links_lead_somewhere() -> None:

@@ -1,4 +1,4 @@
-"""What operators may see and change: what `admin.py` asks, and `control.py` answers. Neither knows the other."""
+"""What operators may see and change: what `site.py` asks, and `proxy/control.py` answers. Neither knows the other."""
 
 from __future__ import annotations
 

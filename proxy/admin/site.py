@@ -6,7 +6,7 @@
 
 Rules of this file:
 
-- It knows the proxy only through `Control`. Who may ask is in `admin_guard.py`, and is asked first.
+- It knows the proxy only through `Control`. Who may ask is in `guard.py`, and is asked first.
 - GET changes nothing. What a client sent is in an answer only where it was a key or a value of a change, as JSON.
 - One request per connection, a few connections, a few seconds for each: whoever holds them open makes room for the
   next, and costs the proxy nothing that it needs itself.

@@ -8,7 +8,7 @@ Rules of this file:
 - Nothing is guessed and nothing is ignored: whatever is wrong is a `ConfigError` of one line that says where, which
   key, what is wanted, and what was probably meant.
 - A config is frozen. A change is a new one, made by `override`; what changed, and what it takes, is in
-  `config_changes.py`.
+  `changes.py`.
 """
 
 from __future__ import annotations

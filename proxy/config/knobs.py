@@ -1,6 +1,6 @@
 """Every knob of the proxy: its unit, its default, what 0 and "off" mean. This is the whole; the sections are beside.
 
-All of it is frozen; how a config is read and changed is in `config.py`, which is also where to import these from.
+All of it is frozen; how a config is read and changed is in `__init__.py`: import from `proxy.config`.
 Durations and sizes are written with a unit ("250ms", "64KiB"). "off" is no limit for a duration, and infinity inside.
 
 The plain keys are the group of upstreams called "default". A group that is named has all of its values but for what it

@@ -70,7 +70,7 @@ class SocketConfig(msgspec.Struct, frozen=True, kw_only=True):
 
     quickack: bool = False
     """Acknowledge at once (TCP_QUICKACK). Default false: the kernel may wait up to 40 ms for data to go with it. The
-    kernel leaves that mode by itself."""
+    kernel leaves that mode by itself, so that it is set again at each read, which costs a call."""
 
     keepalive: bool = False
     """Have the kernel probe silent connections (SO_KEEPALIVE). Default false. It finds a peer that has vanished without

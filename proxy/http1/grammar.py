@@ -71,6 +71,10 @@ class HeadLimits:
     __slots__ = ("fields", "head", "line", "sound_block", "surely")
 
     def __init__(self, line: int = 8 * 1024, head: int = 64 * 1024, fields: int = 100) -> None:
+        self.set(line, head, fields)
+
+    def set(self, line: int, head: int, fields: int) -> None:
+        """Others, for all readers that share it."""
         self.line = line
         self.head = head
         self.fields = fields

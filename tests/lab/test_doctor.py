@@ -17,15 +17,29 @@ from rich.console import Console
 
 from lab import doctor, machine
 from lab.doctor import Finding, environment, examine, show
+from lab.errors import UsageError
+from lab.proxy_facts import ProxyFacts, Setting, ask_proxy
 from lab.wire.probe import Ability
 from upstreams.catalogue import SERVERS
 
 MAKES = {"relay": Ability(True, how="any user"), "netns": Ability(False, why_not="Run as root.")}
 
 
+FACTS = ProxyFacts(
+    build={"parser": "python", "httptools": "0.9.0"},
+    wanted_clients=10_000,
+    clients=118,
+    descriptors=300,
+    listener=[Setting("listener.backlog", "4096", "128")],
+    sockets=[Setting("upstream_socket.nodelay", "true", "true")],
+    refused=[Setting("upstream_socket.user_timeout", "30s", "0s")],
+)
+
+
 @pytest.fixture(autouse=True)
-def _no_wire_is_built(monkeypatch: pytest.MonkeyPatch) -> None:
+def _nothing_is_started(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor, "probe", lambda: MAKES)
+    monkeypatch.setattr(doctor, "ask_proxy", lambda _: FACTS)
 
 
 def finding(name: str) -> Finding:
@@ -38,6 +52,13 @@ def test_everything_is_examined() -> None:
         "python",
         "uvloop",
         "httptools",
+        "aiohttp",
+        "dnspython",
+        "proxy parser",
+        "proxy clients",
+        "socket options",
+        "upstream_socket.nodelay",
+        "listener.backlog",
         "cores",
         "open files",
         "packet capture",
@@ -67,6 +88,46 @@ def test_open_files_are_judged_by_the_hard_limit_for_the_lab_raises_the_soft_one
         found = finding("open files")
         assert (found.ok, found.remedy) == (ok, remedy)
         assert found.sentence == f"1024, raised to {hard} by the lab"
+
+
+def test_what_the_proxy_does_not_get_is_told() -> None:
+    assert finding("proxy parser").sentence == "python, read again by llhttp in httptools 0.9.0"
+    clients = finding("proxy clients")
+    assert (clients.ok, clients.sentence) == (None, "118 at a time in each process; open files: 300")
+    assert clients.remedy == "For 10000 let an administrator raise the hard limit of open files."
+    assert finding("socket options").sentence == "upstream_socket.user_timeout: asked 30s, got 0s"
+    assert finding("socket options").ok is False
+    assert finding("upstream_socket.nodelay") == Finding("upstream_socket.nodelay", True, "asked true, got true")
+    backlog = finding("listener.backlog")
+    assert (backlog.ok, backlog.sentence) == (None, "asked 4096, got 128")
+    assert backlog.remedy == "net.core.somaxconn is the limit."
+
+
+def test_the_proxy_is_asked_with_the_config_that_is_given(tmp_path: Path) -> None:
+    config = tmp_path / "proxy.toml"
+    config.write_text(
+        "[limits]\nmax_downstream_connections = 50\n[upstream_socket]\nkeepalive = true\nkeepalive_idle = '90s'\n"
+    )
+    facts = ask_proxy(config)
+    assert (facts.wanted_clients, facts.clients, facts.refused) == (50, 50, [])
+    assert Setting("upstream_socket.keepalive_idle", "90s", "90s") in facts.sockets
+    assert {setting.key for setting in facts.listener} == {"listener.backlog", "listener.reuse_port"}
+
+
+def test_a_config_that_is_wrong_is_a_mistake_of_the_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "ask_proxy", ask_proxy)
+    config = tmp_path / "proxy.toml"
+    config.write_text("[timeouts]\nconect = '5s'\n")
+    with pytest.raises(UsageError, match=r"proxy\.toml:2: timeouts\.conect: unknown key"):
+        examine(config)
+
+
+def test_a_proxy_that_does_not_start_is_a_finding(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "ask_proxy", ask_proxy)
+    monkeypatch.setenv("KALAB_TIMEOUTS_CONNECT", "soon")
+    found = finding("proxy")
+    assert found.ok is False
+    assert found.sentence.startswith("it does not start: KALAB_TIMEOUTS_CONNECT: ")
 
 
 def test_a_missing_tool_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -130,7 +130,8 @@ class Dial:
 class FakeTransport:
     """Keeps what is written. Behaves like uvloop's where that matters: see tests/platform."""
 
-    def __init__(self, sockname: tuple[str, int], peername: tuple[str, int] | None) -> None:
+    def __init__(self, protocol: Any, sockname: tuple[str, int], peername: tuple[str, int] | None) -> None:
+        self.protocol = protocol
         self.info: dict[str, Any] = {"socket": self, "sockname": sockname, "peername": peername}
         self.written = bytearray()
         self.reading = True
@@ -141,6 +142,7 @@ class FakeTransport:
         self.waiting = 0  # bytes that the kernel has not taken
         self.resets = False  # its close is an RST
         self.options: list[tuple[int, int]] = []  # that have been set
+        self.most_undecoded = -1  # under TLS
 
     def fileno(self) -> int:
         return -1
@@ -155,6 +157,15 @@ class FakeTransport:
 
     def set_write_buffer_limits(self, high: int) -> None:
         assert high > 0
+
+    def set_read_buffer_limits(self, high: int) -> None:
+        self.most_undecoded = high
+
+    def get_protocol(self) -> Any:
+        return self.protocol
+
+    def set_protocol(self, protocol: Any) -> None:
+        self.protocol = protocol
 
     def get_write_buffer_size(self) -> int:
         return self.waiting
@@ -193,8 +204,12 @@ class Peer:
     """The other end of a connection of the proxy: a client or an upstream server."""
 
     def __init__(self, protocol: Any, sockname: tuple[str, int], peername: tuple[str, int] | None) -> None:
-        self.protocol = protocol
-        self.transport = FakeTransport(sockname, peername)
+        self.transport = FakeTransport(protocol, sockname, peername)
+
+    @property
+    def protocol(self) -> Any:
+        """Whoever the transport tells of what happens."""
+        return self.transport.protocol
 
     def sends(self, data: bytes) -> None:
         assert self.transport.reading, "the proxy does not read from it now"
@@ -231,6 +246,7 @@ class FakeKernel:
     undelivered = 0
     unacked: int | None = 0
     unread = 0
+    unread_by_proxy = 0  # of what clients have sent
     stirred: int = 0  # the events of a poll
 
 
@@ -260,7 +276,8 @@ class FakeProxy:
         for module in ("upstream", "upstream_connection", "group", "exchange", "record", "downstream"):
             monkeypatch.setattr(f"proxy.{module}.monotonic", self.loop.time)
         monkeypatch.setattr("proxy.upstream_socket.unacked_bytes", lambda _fd: kernel.unacked)
-        monkeypatch.setattr("proxy.downstream.unacked_bytes", lambda _fd: kernel.undelivered)
+        monkeypatch.setattr("proxy.downstream_socket.unacked_bytes", lambda _fd: kernel.undelivered)
+        monkeypatch.setattr("proxy.downstream_socket.unread_bytes", lambda _fd: kernel.unread_by_proxy)
         monkeypatch.setattr("proxy.upstream_socket.unread_bytes", lambda _fd: kernel.unread)
         monkeypatch.setattr("proxy.upstream_socket.stirred", lambda _fd: self.stirred)
         loop: Any = self.loop  # as much of one as the proxy needs
@@ -278,8 +295,12 @@ class FakeProxy:
     def make_upstream(self, endpoint: Any, config: GroupConfig) -> Upstream:
         loop: Any = self.loop
         limits = self.config.limits
-        tls, sock = self.tls, config.upstream_socket
-        return Upstream(endpoint.address, loop, config.timeouts, config.pool, limits, self.emit, tls=tls, sock=sock)
+        return Upstream(
+            *(endpoint.address, loop, config.timeouts, config.pool, limits, self.emit),
+            tls=self.tls,
+            sock=config.upstream_socket,
+            trailers=self.config.http.trailers == "forward",
+        )
 
     def stirred(self, timeout_ms: int) -> list[tuple[int, int]]:
         assert timeout_ms == 0

@@ -6,7 +6,7 @@ import pytest
 from conftest import MakeProxy
 from fakes import GET, OK, OK_CLOSE, PASSED_OK, POST, FakeProxy, Peer, body_of, fields_of, splits, status_of
 
-from proxy.downstream import LINGER_BYTES
+from proxy.downstream_socket import LINGER_BYTES
 from proxy.http1.framing import ChunkedBody
 
 CHUNKED = (
@@ -101,10 +101,9 @@ def test_an_empty_line_behind_a_request_does_not_keep_the_connection(make_proxy:
         proxy.gateway.draining = draining
         proxy.loop.turn()
         assert client.gets() == PASSED_OK
-        assert client.closed is draining
-        proxy.loop.passes(74)
-        assert client.closed is draining
-        proxy.loop.passes(2)
+        proxy.loop.passes(0.9 if draining else 74)
+        assert not client.closed
+        proxy.loop.passes(0.2 if draining else 2)
         assert client.closed
         assert proxy.last("downstream.closed")["reason"] == ("drained" if draining else "idle_timeout")
 
@@ -535,20 +534,67 @@ def test_a_client_that_leaves_takes_the_upstream_connection_along(
     assert proxy.connections == []
 
 
-def test_a_draining_proxy_says_close_and_closes_what_is_idle(proxy: FakeProxy) -> None:
+def test_a_draining_proxy_says_close(proxy: FakeProxy) -> None:
     client, server = proxy.pair()
-    idle = proxy.client()
-    idle.sends(GET)
-    server.sends(OK)
     client.sends(GET)
     proxy.gateway.draining = True
-    for connection in list(proxy.connections):
-        connection.drain()
-    assert idle.closed
-    assert not client.closed
+    client.protocol.drain()
     server.sends(OK)
     assert fields_of(client.gets())["connection"] == "close"
     assert client.closed
+
+
+@pytest.mark.parametrize("used", [False, True])
+def test_a_draining_proxy_waits_a_moment_for_a_request_that_may_be_on_its_way(proxy: FakeProxy, used: bool) -> None:
+    """A FIN at once would cross it, whether it is the first on its connection or not."""
+    asks, silent = proxy.client(), proxy.client()
+    if used:
+        asks.sends(GET)
+        server = proxy.accept()
+        server.sends(OK)
+        silent.sends(GET)
+        server.sends(OK)
+        asks.gets()
+    proxy.gateway.draining = True
+    for connection in list(proxy.connections):
+        connection.drain()
+    proxy.loop.passes(0.9)
+    asks.sends(GET)
+    proxy.loop.passes(0.2)
+    assert silent.closed
+    assert proxy.last("downstream.closed")["reason"] == "drained"
+    (server if used else proxy.accept()).sends(OK)
+    assert fields_of(asks.gets())["connection"] == "close"
+    assert asks.closed
+
+
+def test_who_was_answered_without_close_while_draining_began_may_ask_once_more(proxy: FakeProxy) -> None:
+    client, server = proxy.pair()
+    client.sends(GET)
+    server.sends(OK[:-1])
+    proxy.gateway.draining = True
+    client.protocol.drain()
+    server.sends(OK[-1:])
+    assert "connection" not in fields_of(client.gets())
+    client.sends(GET)
+    server.sends(OK)
+    assert fields_of(client.gets())["connection"] == "close"
+    assert client.closed
+
+
+def test_a_request_that_came_at_the_last_moment_is_answered(proxy: FakeProxy) -> None:
+    """The time is over, but the kernel has something that the loop has not read yet."""
+    client, server = proxy.pair()
+    proxy.kernel.unread_by_proxy = len(GET)
+    proxy.loop.passes(75.01)
+    assert not client.closed
+    proxy.kernel.unread_by_proxy = 0
+    client.sends(GET)
+    proxy.accept().sends(OK)
+    assert client.gets() == PASSED_OK
+    proxy.loop.passes(76)
+    assert client.closed
+    assert server.closed
 
 
 def test_a_draining_proxy_answers_what_has_come_behind(proxy: FakeProxy) -> None:
@@ -575,21 +621,6 @@ def test_what_draining_cuts_off_is_not_laid_at_the_clients_door(proxy: FakeProxy
     finished = proxy.last("exchange.finished")
     assert (finished["cause"], finished["status"]) == ("draining", status)
     assert proxy.last("upstream.closed")["reason"] == proxy.last("downstream.closed")["reason"] == "drained"
-
-
-def test_a_draining_proxy_waits_a_moment_for_first_requests(proxy: FakeProxy) -> None:
-    asks, silent = proxy.client(), proxy.client()
-    proxy.gateway.draining = True
-    for connection in list(proxy.connections):
-        connection.drain()
-    proxy.loop.passes(0.9)
-    asks.sends(GET)
-    proxy.loop.passes(0.2)
-    assert silent.closed
-    assert proxy.last("downstream.closed")["reason"] == "drained"
-    proxy.accept().sends(OK)
-    assert fields_of(asks.gets())["connection"] == "close"
-    assert asks.closed
 
 
 def test_one_line_repr(proxy: FakeProxy) -> None:

@@ -190,6 +190,30 @@ def test_what_was_under_way_when_it_was_ejected_changes_nothing(happens: str) ->
     assert of.next_expiry() == 5.0
 
 
+def test_when_there_is_no_room_the_one_that_is_out_longest_has_its_trial_early() -> None:
+    """Servers that are restarted one after another: the first is back long before `eject_for` is over."""
+    of = ejection("abcdef", eject_share=0.34)  # two of six
+    fail(of, "a", 3, 0.0)
+    fail(of, "b", 3, 0.5)
+    assert fail(of, "c", 5, 0.99) is None
+    assert of.failed("c", REFUSED, 1.0) == Change("a", HALF_OPEN, "after 1 s, because another fails")
+    assert of.failed("c", REFUSED, 1.1) is None  # b is left alone for a second too, and a is on trial
+    of.begin_trial("a", 1.2)
+    of.succeeded("a", 1.3)
+    assert of.failed("c", REFUSED, 1.4) == Change("c", EJECTED, "8 failures in a row, the last: connect_refused")
+
+
+def test_an_early_trial_that_fails_is_not_repeated_at_once() -> None:
+    of = ejection("ab")
+    fail(of, "a", 3, 0.0)
+    fail(of, "b", 3, 2.0)
+    of.begin_trial("a", 2.0)
+    of.failed("a", REFUSED, 2.0)
+    assert of.next_expiry() == 12.0
+    assert fail(of, "b", 100, 2.9) is None
+    assert fail(of, "b", 1, 3.0) == Change("a", HALF_OPEN, "after 1 s, because another fails")
+
+
 # ---- active checks
 
 

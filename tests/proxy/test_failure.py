@@ -66,10 +66,11 @@ def test_a_connect_that_failed(exc: BaseException, failure: Failure) -> None:
         ),
         (503, {F.POOL_EXHAUSTED, F.NO_UPSTREAM, F.TOO_MANY_CONNECTIONS, F.DRAINING}),
         (404, {F.NO_ROUTE}),
-        (504, {F.CONNECT_TIMEOUT, F.RESPONSE_TIMEOUT}),
+        (504, {F.CONNECT_TIMEOUT, F.RESPONSE_TIMEOUT, F.TOTAL_TIMEOUT}),
         (400, {F.BAD_REQUEST}),
         (408, {F.REQUEST_TIMEOUT}),
-        (499, {F.CLIENT_CLOSED}),
+        (499, {F.CLIENT_CLOSED, F.CLIENT_STALLED}),
+        (101, {F.TUNNEL_IDLE}),
         (500, {F.INTERNAL_ERROR}),
     ],
 )

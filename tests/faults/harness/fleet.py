@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import re
@@ -10,11 +9,16 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+import urllib.request
+from collections import Counter
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
+
+from prometheus_client.parser import text_string_to_metric_families
 
 ROOT = Path(__file__).resolve().parents[3]
+EXECUTIONS = "KALAB_EXECUTIONS"  # the file to which upstreams add each execution as it happens, see upstreams/apps
 READY_WITHIN_S = 30.0
 ENDED_WITHIN_S = 30.0
 
@@ -30,14 +34,28 @@ class Size(NamedTuple):
         return full if self.full else short
 
 
+class Upstream(Protocol):
+    """Where a proxy sends requests: a process of its own, or a `scripted.Scripted`."""
+
+    @property
+    def at(self) -> str:
+        """host:port"""
+
+
 class Process:
     """One started process that says `listening on HOST:PORT`."""
 
     def __init__(self, argv: list[str], folder: Path, name: str, *, wrapper: tuple[str, ...] = ()) -> None:
         self.stderr = folder / f"{name}.txt"
+        environment = {**os.environ, EXECUTIONS: str(folder / "executions.jsonl")}
         with self.stderr.open("wb") as stderr:
             self._process = subprocess.Popen(
-                [*wrapper, *argv], cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=stderr
+                [*wrapper, *argv],
+                cwd=ROOT,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=stderr,
             )
         self.pid = self._process.pid
         assert self._process.stdout is not None
@@ -84,6 +102,32 @@ class Process:
     def descriptors(self) -> int:
         return len(os.listdir(f"/proc/{self.pid}/fd"))
 
+    def children(self) -> list[int]:
+        """Their process ids."""
+        return [int(pid) for pid in Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()]
+
+    def says(self, *words: str) -> int:
+        """How many lines with all these words it has written on standard error."""
+        return sum(all(word in line for word in words) for line in self.stderr.read_text().splitlines())
+
+    def until_says(self, *words: str, times: int = 1, within_s: float = 40.0) -> float:
+        """Waits for so many lines; how long it took, in seconds."""
+        return until(lambda: self.says(*words) >= times, within_s, f"{' '.join(words)}, {times} times")
+
+    def counted(self, metric: str, label: str) -> Counter[str]:
+        """A counter of a proxy that was started with `admin=True`, by one of its labels; without what is 0."""
+        admin = re.search(r"^admin on (\S+)$", self.stderr.read_text(), re.MULTILINE)
+        assert admin is not None
+        with urllib.request.urlopen(f"http://{admin[1]}/metrics", timeout=READY_WITHIN_S) as answer:
+            page = answer.read().decode()
+        samples = [sample for family in text_string_to_metric_families(page) for sample in family.samples]
+        counts = Counter[str]()
+        for sample in samples:
+            if sample.name == f"kalab_proxy_{metric}_total":
+                counts[sample.labels[label]] += int(sample.value)
+        assert counts, f"no {metric} with {label}"
+        return +counts
+
     def cpu_s(self) -> float:
         fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
@@ -98,19 +142,28 @@ class Fleet:
         self.folder = folder
         self._started: list[Process] = []
 
-    def proxy(self, upstreams: list[Process], *flags: str, wrapper: tuple[str, ...] = (), log: bool = True) -> Process:
+    def proxy(
+        self,
+        upstreams: Sequence[Upstream],
+        *flags: str,
+        listen: str = "127.0.0.1:0",
+        program: tuple[str, ...] = ("-m", "proxy"),
+        wrapper: tuple[str, ...] = (),
+        log: bool = True,
+        admin: bool = False,
+    ) -> Process:
         """`python -m proxy` in front of these; its access log goes to access.jsonl."""
         access = str(self.folder / "access.jsonl") if log else "off"
-        argv = [sys.executable, "-m", "proxy", "--listen", "127.0.0.1:0", "--admin.listen", "off"]
-        argv += ["--upstreams", ",".join(upstream.at for upstream in upstreams), "--log.access", access, *flags]
-        return self.start(argv, f"proxy{len(self._started)}", wrapper=wrapper)
+        argv = [*self.python, *program, "--listen", listen, "--log.access", access]
+        argv += ["--admin.listen", "127.0.0.1:0" if admin else "off"]
+        if upstreams:
+            argv += ["--upstreams", ",".join(upstream.at for upstream in upstreams)]
+        return self.start([*argv, *flags], f"proxy{len(self._started)}", wrapper=wrapper)
 
-    def upstream(self, *flags: str, listen: str = "127.0.0.1:0") -> Process:
-        """A lab upstream that writes its events."""
-        number = len(self._started)
-        argv = [sys.executable, "-m", "upstreams.lab", "--listen", listen, "--keep-alive", "60s"]
-        argv += ["--events", str(self.folder / f"upstream{number}.jsonl"), *flags]
-        return self.start(argv, f"upstream{number}")
+    def upstream(self, *flags: str, listen: str = "127.0.0.1:0", wrapper: tuple[str, ...] = ()) -> Process:
+        """A lab upstream; what it executes is told by `executions`."""
+        argv = [*self.python, "-m", "upstreams.lab", "--listen", listen, "--keep-alive", "60s", *flags]
+        return self.start(argv, f"upstream{len(self._started)}", wrapper=wrapper)
 
     def start(self, argv: list[str], name: str, *, wrapper: tuple[str, ...] = ()) -> Process:
         started = Process(argv, self.folder, name, wrapper=wrapper)
@@ -122,12 +175,14 @@ class Fleet:
         lines = (self.folder / "access.jsonl").read_text().splitlines()
         return [json.loads(line) for line in lines]
 
-    def events(self) -> Iterator[dict[str, Any]]:
-        """Of all upstreams; one that was killed may have left half a line."""
-        for file in sorted(self.folder.glob("upstream*.jsonl")):
-            for line in file.read_text(errors="replace").splitlines():
-                with contextlib.suppress(ValueError):
-                    yield json.loads(line)
+    def executions(self, method: str) -> Counter[str]:
+        """How often upstreams have executed each request id, also those that were killed."""
+        lines = map(json.loads, (self.folder / "executions.jsonl").read_text().splitlines())
+        return Counter(line["req_id"] for line in lines if line["method"] == method)
+
+    def executed_twice(self) -> list[str]:
+        """POSTs: what is not idempotent and has been executed more than once."""
+        return [req_id for req_id, times in self.executions("POST").items() if times > 1]
 
     def stop(self) -> None:
         for process in reversed(self._started):

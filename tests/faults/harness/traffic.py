@@ -14,13 +14,22 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import count, cycle
+from typing import NamedTuple
 
 Address = tuple[str, int]
 
 ANSWER_WITHIN_S = 20.0
+
+
+class Failed(NamedTuple):
+    """A request that was not answered with 200."""
+
+    at: float  # when that was known, in monotonic seconds
+    took_s: float  # since it was sent
+    outcome: str
+    req_id: str
 
 
 @dataclass
@@ -31,7 +40,7 @@ class Outcomes:
     sent: int = 0
     told_to_close: int = 0  # answers with `Connection: close`
     took_s: list[float] = field(default_factory=list)  # from the intended start, of what was answered with 200
-    failed: list[tuple[float, str, str]] = field(default_factory=list)  # monotonic seconds, outcome, request id
+    failed: list[Failed] = field(default_factory=list)
 
     def __repr__(self) -> str:
         return f"<Outcomes {self.sent} sent, {dict(self.counts)}>"
@@ -44,17 +53,17 @@ class Outcomes:
         """All that is not ok."""
         return {outcome: number for outcome, number in self.counts.items() if outcome != "ok"}
 
-    def note(self, outcome: str, req_id: str, intended: float) -> None:
+    def note(self, outcome: str, req_id: str, intended: float, sent: float) -> None:
         now = time.monotonic()
         self.counts[outcome] += 1
         if outcome == "ok":
             self.took_s.append(now - intended)
         else:
-            self.failed.append((now, outcome, req_id))
+            self.failed.append(Failed(now, now - sent, outcome, req_id))
 
-    def percentile_ms(self, percent: float) -> float:
-        """Of the good answers."""
-        ordered = sorted(self.took_s)
+    def percentile_ms(self, percent: float, *, since: int = 0) -> float:
+        """Of the good answers but for the first so many."""
+        ordered = sorted(self.took_s[since:])
         return ordered[min(len(ordered) - 1, int(len(ordered) * percent / 100))] * 1e3
 
 
@@ -62,14 +71,18 @@ class Connection(asyncio.Protocol):
     """One client connection: a request at a time, and its answer."""
 
     def __init__(self) -> None:
-        self.open = False
+        self._ended = False  # by the proxy
         self._transport: asyncio.Transport | None = None
         self._read = bytearray()
         self._answer: asyncio.Future[tuple[bytes, bytes]] | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport  # type: ignore[assignment]
-        self.open = True
+
+    @property
+    def open(self) -> bool:
+        """Nothing is known against sending on it."""
+        return not self._ended and self._transport is not None and not self._transport.is_closing()
 
     def data_received(self, data: bytes) -> None:
         self._read += data
@@ -83,10 +96,10 @@ class Connection(asyncio.Protocol):
             self._read.clear()
 
     def eof_received(self) -> None:
-        self.open = False
+        self._ended = True
 
     def connection_lost(self, _: Exception | None) -> None:
-        self.open = False
+        self._ended = True
         if self._answer is not None and not self._answer.done():
             self._answer.set_exception(ConnectionError("truncated" if self._read else "lost"))
 
@@ -94,15 +107,11 @@ class Connection(asyncio.Protocol):
         """Head and body of the answer. Raises ConnectionError("lost" | "truncated"), TimeoutError."""
         assert self._transport is not None
         self._answer = asyncio.get_running_loop().create_future()
-        if self._transport.is_closing():
-            self.open = False
-            raise ConnectionError("lost")
         self._transport.write(request)
         async with asyncio.timeout(ANSWER_WITHIN_S):
             return await self._answer
 
     def close(self) -> None:
-        self.open = False
         if self._transport is not None:
             self._transport.close()
 
@@ -180,7 +189,7 @@ class Traffic:
         try:
             _, connection = await loop.create_connection(Connection, *next(self._addresses))
         except OSError:
-            self.outcomes.note("refused", "", due)
+            self.outcomes.note("refused", "", due, due)
             return None
         return connection
 
@@ -191,16 +200,17 @@ class Traffic:
         body = f"for {req_id}".encode() if method == "POST" else b""
         length = f"Content-Length: {len(body)}\r\n" if body else ""
         head = f"{method} {self._target} HTTP/1.1\r\nHost: test\r\nX-Request-Id: {req_id}\r\n{length}\r\n"
+        sent = time.monotonic()
         try:
             answer, content = await connection.ask(head.encode() + body)
         except TimeoutError:
-            outcomes.note("no answer", req_id, due)
+            outcomes.note("no answer", req_id, due, sent)
             connection.close()
             return
         except ConnectionError as problem:
-            outcomes.note(str(problem), req_id, due)
+            outcomes.note(str(problem), req_id, due, sent)
             return
-        outcomes.note(outcome_of(answer, content, req_id), req_id, due)
+        outcomes.note(outcome_of(answer, content, req_id), req_id, due, sent)
         if b"\r\nconnection: close" in answer.lower():
             outcomes.told_to_close += 1
             connection.close()
@@ -213,8 +223,3 @@ def outcome_of(head: bytes, body: bytes, req_id: str) -> str:
         return "ok" if body.split() == [b"ok", req_id.encode()] else "wrong answer"
     cause = head.partition(b"\r\nX-Kalab-Cause: ")[2].split(b"\r\n")[0].decode()
     return f"{status} {cause or 'of the upstream'}"
-
-
-def executions(lines: Iterator[dict[str, object]]) -> Counter[str]:
-    """How often each request id was executed, from the events of the lab's upstreams."""
-    return Counter(str(line["req_id"]) for line in lines if line["kind"] == "exchange.executed" and line["req_id"])

@@ -1,0 +1,79 @@
+"""Several workers: one is killed, and what they count together is what clients saw."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections import Counter
+from functools import partial
+
+import pytest
+from fleet import Fleet, Process, Size, until
+from traffic import Traffic
+
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(300)]
+
+
+async def test_kill_9_of_one_of_two_workers_costs_what_was_in_flight_there(fleet: Fleet, size: Size) -> None:
+    upstream = fleet.upstream()
+    proxy = fleet.proxy([upstream], "--workers", "2", log=False)
+    in_flight = 0
+    kills = size.of(2, 20)
+    async with Traffic([proxy.address], rate=size.of(400, 1000), clients=40, target="/ok?delay=10ms") as traffic:
+        outcomes = traffic.outcomes
+        for number in range(1, kills + 1):
+            await traffic.good(200)
+            victim = proxy.children()[0]
+            in_flight += outcomes.sent - outcomes.counts.total()
+            os.kill(victim, signal.SIGKILL)
+            until(partial(is_gone, proxy, victim), 10, "it is dead")  # and what it held is closed, before we go on
+            await traffic.good(100)
+            await asyncio.to_thread(proxy.until_says, "another takes its place", times=number)
+            await asyncio.to_thread(until, lambda: len(proxy.children()) == 2, 30, "two workers")
+        outcomes = await traffic.stop()
+    assert set(outcomes.bad()) <= {"lost", "truncated"}, outcomes
+    assert sum(outcomes.bad().values()) <= in_flight, (outcomes, in_flight)
+    assert fleet.executed_twice() == []
+    assert proxy.stop() == 0
+    print(f"{outcomes}, {kills} kills, {in_flight} in flight at them")
+
+
+def is_gone(proxy: Process, worker: int) -> bool:
+    return worker not in proxy.children()
+
+
+async def test_metrics_say_what_clients_saw(fleet: Fleet, size: Size) -> None:
+    """Answers of two upstreams, one of which breaks off, and of the proxy itself; two workers."""
+    upstreams = [fleet.upstream(), fleet.upstream("--keep-alive", "30ms", "--close", "rst")]
+    proxy = fleet.proxy(upstreams, "--workers", "2", admin=True)
+    seen = Counter[str]()
+    for target, most in (("/crash", 60), ("/ok", size.of(400, 20_000))):
+        async with Traffic([proxy.address], rate=400, clients=20, target=target, most=most) as traffic:
+            outcomes = await traffic.finished()
+        seen += outcomes.counts
+    for _ in range(10):
+        reader, writer = await asyncio.open_connection(*proxy.address)
+        writer.write(b"GET / HTTP/1.1\r\nno field\r\n\r\n")
+        assert (await reader.read()).startswith(b"HTTP/1.1 400")
+        writer.close()
+    seen["400 bad_request"] += 10
+    codes, causes = expected(seen)
+    assert set(codes) == {"200", "400", "502"}, seen
+    assert await asyncio.to_thread(proxy.counted, "requests", "code") == codes
+    assert await asyncio.to_thread(proxy.counted, "errors", "cause") == causes
+    assert proxy.stop() == 0
+    lines = fleet.access()
+    assert Counter(str(line["status"]) for line in lines) == codes
+    print(seen)
+
+
+def expected(seen: Counter[str]) -> tuple[Counter[str], Counter[str]]:
+    """Of outcomes: statuses and causes."""
+    codes, causes = Counter[str](), Counter[str]()
+    for outcome, times in seen.items():
+        status, _, cause = outcome.partition(" ")
+        codes["200" if outcome == "ok" else status] += times
+        if cause:
+            causes[cause] += times
+    return codes, causes

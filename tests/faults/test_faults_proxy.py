@@ -15,23 +15,27 @@ pytestmark = [pytest.mark.faults, pytest.mark.timeout(900)]
 
 
 async def test_sigterm_under_load_loses_nothing(fleet: Fleet, size: Size) -> None:
-    """Two proxies; one is stopped, its clients move to the other when they are told to, and it is started again."""
+    """Two proxies of two workers; one is stopped, its clients go to the other when they are told to, and so on."""
     upstream = fleet.upstream()
     most = size.of(2500, 50_000)
-    first, second = fleet.proxy([upstream], log=False), fleet.proxy([upstream], log=False)
+    first, second = (fleet.proxy([upstream], "--workers", "2", log=False) for _ in range(2))
+    stopped = 0
     async with Traffic([first.address], rate=size.of(800, 1500), clients=40, most=most) as traffic:
         while traffic.outcomes.sent < most - size.of(1000, 4000):
             told = traffic.outcomes.told_to_close
-            await traffic.good(500)
+            await traffic.good(size.of(300, 1500))
             traffic.to([second.address])  # a balancer takes it out first
             await asyncio.sleep(0.05)
             first.signal(signal.SIGTERM)
             assert await asyncio.to_thread(first.wait) == 0
             assert traffic.outcomes.told_to_close > told
-            first, second = second, fleet.proxy([upstream], log=False)
+            stopped += 1
+            first, second = second, await asyncio.to_thread(fleet.proxy, [upstream], "--workers", "2", log=False)
         outcomes = await traffic.finished()
     assert outcomes.bad() == {}, outcomes
     assert outcomes.ok >= most
+    assert fleet.executed_twice() == []
+    print(f"{outcomes}, {stopped} stopped, {outcomes.told_to_close} told to close")
 
 
 async def test_reloads_under_load_lose_nothing(fleet: Fleet, size: Size, tmp_path: Path) -> None:
@@ -59,6 +63,7 @@ async def test_reloads_under_load_lose_nothing(fleet: Fleet, size: Size, tmp_pat
     assert outcomes.bad() == {}, outcomes
     assert outcomes.told_to_close == 0
     assert outcomes.ok >= most
+    print(outcomes)
 
 
 async def test_a_log_that_cannot_be_written_costs_no_request(fleet: Fleet) -> None:

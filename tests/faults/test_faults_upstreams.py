@@ -53,7 +53,9 @@ async def test_kill_9_of_one_of_three_costs_what_was_in_flight(fleet: Fleet, siz
         assert min(failed.at - at for at in killed_at if failed.at >= at) < 1.0, failed
     lines = fleet.access()
     assert len(lines) == outcomes.sent
-    assert {line["cause"] for line in lines if line["status"] != 200} <= {cause.split()[1] for cause in CAUSES}
+    bad = [line for line in lines if line["status"] != 200]
+    assert {line["cause"] for line in bad} <= {cause.split()[1] for cause in CAUSES}
+    assert {line["method"] for line in bad} <= {"POST"}  # a GET is sent again, to another
     assert not posts_sent_twice(lines)
     assert fleet.executed_twice() == []
     print(f"{outcomes}, {len(killed_at)} kills, {in_flight} in flight at them")

@@ -17,9 +17,9 @@ from prometheus_client.parser import text_string_to_metric_families
 from test_metrics import ADDRESS, worker
 
 from proxy.admin import site as admin_module
-from proxy.admin.site import MOST_BODY, MOST_CONNECTIONS, Admin, pool_view
 from proxy.admin.api import ConfigRow, ConfigView, NotLive, Unavailable
 from proxy.admin.guard import SHORTEST_TOKEN, Refusal, changes_of, check_change, check_sender, read_token
+from proxy.admin.site import MOST_BODY, MOST_CONNECTIONS, Admin, pool_view
 from proxy.config import AdminConfig, Change, ConfigError, ProxyConfig, keys, override
 from proxy.http1.grammar import PSEUDONYM
 from proxy.observe.metrics import MOST_SHOWN, Snapshot, build_info

@@ -1,5 +1,5 @@
 """`python -m lab` is `kalab`."""
 
-from lab.cli import main
+from lab.command import main
 
 main()

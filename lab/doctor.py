@@ -159,7 +159,7 @@ def _proxy(config: Path | None) -> Iterator[Finding]:
             raise UsageError(str(error)) from None
         yield Finding("proxy", False, f"it does not start: {_tidy(str(error))}", "Mend what it says, or make clean.")
         return
-    parser = f"{facts.build['parser']}, read again by llhttp in httptools {facts.build['httptools']}"
+    parser = f"{facts.build['parser']}, with llhttp of httptools {facts.build['httptools']}"
     yield Finding("proxy parser", True, parser)
     sentence = f"{facts.clients} at a time in each process; open files: {_limit_text(facts.descriptors)}"
     few = f"For {facts.wanted_clients} let an administrator raise the hard limit of open files."

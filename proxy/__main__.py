@@ -106,13 +106,14 @@ async def serve(loaded: Loaded, load_again: Callable[[], Loaded]) -> None:
 
 
 async def reload(control: Control) -> None:
-    """One line tells what came of it."""
+    """One line tells what came of it, and what has changed: what was patched live is undone."""
     try:
         changes = await control.reload()
     except (ConfigError, Unavailable) as problem:
         say(f"not reloaded: {problem}")
     else:
-        say(f"reloaded: {len(changes)} change{'' if len(changes) == 1 else 's'}")
+        said = f"reloaded: {len(changes)} change{'' if len(changes) == 1 else 's'}"
+        say(": ".join([said, "; ".join(map(str, changes))]) if changes else said)
 
 
 async def open_admin(loaded: Loaded, control: Control) -> Any:

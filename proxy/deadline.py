@@ -53,9 +53,13 @@ class Deadline:
         self._when = inf
 
     def close(self) -> None:
-        """Never expires again, and lets go of the loop's timer and with it of the owner. Idempotent."""
+        """Never expires again, and lets go of the loop's timer and of the owner. Idempotent.
+
+        Without the latter each of millions of connections would be a cycle, which only the collector takes apart.
+        """
         self._when = inf
         self._armed = -inf
+        self._on_expired = _nothing
         if self._handle is not None:
             self._handle.cancel()
             self._handle = None
@@ -77,3 +81,7 @@ class Deadline:
         else:
             self._when = inf
             self._on_expired()
+
+
+def _nothing() -> None:
+    pass

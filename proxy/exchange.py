@@ -88,6 +88,8 @@ class Exchange(Record):
         if upstream is None:
             self._give_up(Failure.NO_UPSTREAM)
             return
+        if self.gateway.watched:
+            self.up_name = upstream.name
         connection = None if fresh else upstream.take_idle(now)
         if connection is not None:
             self.connected(connection, now)
@@ -147,11 +149,10 @@ class Exchange(Record):
         self._connection = connection
         if gateway.watched:
             self.note(connection)
-            self.up_name = self._upstream.name if self._upstream is not None else ""
-        data = request.head()
+        data = request.head
         upgrade = request.fields.upgrade
         if upgrade and upgrade in gateway.upgrades:
-            data = request.head(upgrade=True)
+            data = request.head_with_upgrade()
         elif self.group.never_reuses:
             data = data[:-2] + b"Connection: close\r\n\r\n"  # the upstream should know
         if self._unsent:
@@ -163,7 +164,7 @@ class Exchange(Record):
         self._head_only = head_only = request.method == b"HEAD"
         connection.send(self, data, self.request_complete, head_only, now)
         if upgrade and upgrade in gateway.upgrades:
-            connection.asked_to_switch(upgrade)
+            connection.asked_to_switch(upgrade, head_only)
         if self._response_paused:
             connection.pause_reading()
 
@@ -190,15 +191,14 @@ class Exchange(Record):
         slow_after = self.group.slow_after
         if slow_after and self._connection is not None:
             self._slow = monotonic() - self._connection.sent_at > slow_after
-        request = self.request
-        fields = request.fields
-        self._keep_alive = fields.keep_alive and self.request_complete and not self.gateway.draining
-        if not self._keep_alive or request.http10 or self._head_only:
-            out = self._unusual_head(head)
-        else:
+        if self.request.usual and self.request_complete and not self.gateway.draining:
+            self._keep_alive = True
             out = head.usual
-            self._chunked_response = head.body_length is None
-        if self._chunked_response:
+            self._chunked_response = chunked = head.body_length is None
+        else:
+            out = self._unusual_head(head)
+            chunked = self._chunked_response
+        if chunked:
             self.client.write(out)
             self._pass_on(payload, done)
             return
@@ -257,7 +257,7 @@ class Exchange(Record):
     def _pick(self) -> Upstream | None:
         """Where the next attempt goes, and if it can be helped not where the last one failed."""
         group = self.group
-        key = group.key_of(self.client.ip.encode(), self.request.fields.block) if group.wants_key else b""
+        key = group.key_of(self.client.ip.encode(), self.request.block) if group.wants_key else b""
         return group.pick(key, self._avoided)
 
     def _framed(self, payload: Payload, complete: bool) -> bytes:
@@ -295,6 +295,7 @@ class Exchange(Record):
     def _unusual_head(self, head: ResponseHead) -> bytes:
         """The head for a client of HTTP/1.0, one that asked with HEAD, or one whose connection will not be kept."""
         request = self.request
+        self._keep_alive = request.fields.keep_alive and self.request_complete and not self.gateway.draining
         if head.body_length is None and not self._head_only:
             self._chunked_response = not request.http10
             self._until_close = request.http10

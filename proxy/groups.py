@@ -211,11 +211,11 @@ class Groups:
         self.running = wanted
 
     def why_not_ready(self) -> str:
-        """Which group has nobody for its requests; "" if each has."""
-        for name, running in self.running.items():
-            if not any(state in USABLE for _, state in running.group.states()):
-                return f"group {name} has no usable upstream"
-        return ""
+        """ "" if any group has somebody for its requests: one that has not must not take the others' traffic away."""
+        idle = [name for name, running in self.running.items() if not _is_usable(running.group)]
+        if len(idle) < len(self.running):
+            return ""
+        return f"no usable upstream in {', '.join(f'group {name}' for name in idle)}" if idle else "no group"
 
     def drain(self) -> None:
         """Closes what is idle, and from now on whatever becomes idle. Nothing is found or checked any more."""
@@ -247,6 +247,10 @@ class Groups:
 def say(what: str) -> None:
     """One line for whoever runs the proxy."""
     print(what, file=sys.stderr, flush=True)
+
+
+def _is_usable(group: Group) -> bool:
+    return any(state in USABLE for _, state in group.states())
 
 
 def _where(config: GroupConfig) -> object:

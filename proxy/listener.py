@@ -75,6 +75,10 @@ class PlainListener:
         if self._server is not None:
             self._server.close()
 
+    async def settle(self) -> None:
+        """Until those are connections whom `close` has accepted: before that nobody knows of them."""
+        await asyncio.gather(*self._last, return_exceptions=True)
+
 
 class TlsListener:
     """The same, with a handshake before anything else. `tls` and `handshake_s` are asked for each client."""

@@ -187,6 +187,15 @@ class ConnectionPool(Generic[C]):
         self.expires = self._next_expiry()
         return expired or _NOTHING
 
+    def surplus(self) -> Sequence[tuple[C, CloseReason]]:
+        """Takes out the idle connections beyond `max_idle`, which may be less now; first those that are idle longest."""
+        surplus: list[tuple[C, CloseReason]] = []
+        while self.idle_count > max(0, self._max_idle):
+            lane = min((lane for lane in self._lanes.values() if lane), key=lambda lane: lane[0].idle_since)
+            surplus.append((lane.popleft(), CloseReason.MAX_IDLE))
+            self.idle_count -= 1
+        return surplus
+
     def next_expiry(self) -> float | None:
         """When the next idle connection reaches a limit; None if none ever does."""
         self.expires = self._next_expiry()

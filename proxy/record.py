@@ -43,7 +43,7 @@ class Record:
     def emit(self, kind: events.Kind, conn: str, *detail: object) -> None:
         """Emits with the request's id."""
         if self.gateway.emit is not None:
-            self.gateway.emit(kind, conn, self.number, self.request.fields.req_id, *detail)
+            self.gateway.emit(kind, conn, self.number, self.request.req_id, *detail)
 
     def emit_started(self) -> None:
         request = self.request
@@ -78,7 +78,7 @@ class Record:
         self.gateway.report(
             self.client.name,
             self.number,
-            request.fields.req_id,
+            request.req_id,
             self.client.ip,
             request.method.decode("latin-1"),
             request.target.decode("latin-1"),
@@ -95,5 +95,5 @@ class Record:
             self.bytes_out,
             round((monotonic() - self.started) * 1e3, 3),
             http10=request.http10,
-            fields=request.fields.block,
+            fields=request.block,
         )

@@ -123,6 +123,9 @@ class Server:
     async def commit(self, prepared: Prepared) -> None:
         """Puts it in force for what begins from now on. If it then listens elsewhere, `leave`, `drain_old` follow."""
         await self.groups.take(prepared.steps, prepared.config)  # this may take a while
+        if self.stopping:
+            close_all(prepared.sockets or [])
+            prepared = prepared._replace(sockets=None)
         if prepared.sockets is not None:
             self._left, self._listeners = self._listeners, []
             self.gateway = self._new_gateway(self.gateway.exchanges + BETWEEN_GATEWAYS)
@@ -191,8 +194,11 @@ class Server:
 
     async def drain(self) -> None:
         """Stops accepting, lets what has started finish, closes the rest when the grace is over, and the logs."""
+        listeners = self._listeners
         self.stop_listening()
-        await asyncio.sleep(0)  # for those that were accepted last
+        for listener in listeners:
+            if isinstance(listener, PlainListener):  # a handshake counts from its beginning
+                await listener.settle()
         for gateway in self._gateways:
             gateway.draining = True
         self.groups.drain()

@@ -72,7 +72,7 @@ class UpstreamSide(Protocol):
     def send_more(self, data: bytes, complete: bool) -> None:
         """Goes on with it."""
 
-    def asked_to_switch(self, protocol: bytes) -> None:
+    def asked_to_switch(self, protocol: bytes, head_only: bool) -> None:
         """The request that has been sent asks for this protocol, in lower case."""
 
     def switched(self) -> Any:

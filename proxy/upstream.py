@@ -112,6 +112,7 @@ class Upstream:
         self.timeouts = timeouts
         self.response_header_s = float(timeouts.response_header)
         self.pool.configure(pool, timeouts.upstream_idle)
+        close_all(self.pool.surplus())
         self._expire()
         self._serve_line()
 
@@ -238,10 +239,14 @@ class Upstream:
     def _make_room(self, now: float, fresh: bool) -> bool:
         """Counts a connection to be opened, if there may be one more. For a fresh one, an idle one makes way."""
         while not self.pool.reserve():
-            victim = self.take_idle(now) if fresh else None
-            if victim is None:
+            if not fresh:
                 return False
-            victim.close(CloseReason.MAX_IDLE)
+            victim, expired = self.pool.acquire(now)  # not `take_idle`: it is not to be reused
+            close_all(expired)
+            if victim is not None:
+                victim.close(CloseReason.MAX_IDLE)
+            elif not expired:
+                return False
         return True
 
     def _connect(self, sink: ResponseSink) -> None:

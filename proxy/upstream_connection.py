@@ -293,7 +293,7 @@ class UpstreamConnection(UpstreamSocket):
         """
         self._enter(ACTIVE)
         self._sink = sink
-        self._reader.expect(head_only=head_only)
+        self._reader.expect(head_only)
         self.requests += 1
         self.received = False
         self._complete = complete
@@ -323,8 +323,8 @@ class UpstreamConnection(UpstreamSocket):
         if transport.is_closing():
             self._refused_bytes += len(data)
 
-    def asked_to_switch(self, protocol: bytes) -> None:
-        self._reader.expect(head_only=False, upgrade=protocol)
+    def asked_to_switch(self, protocol: bytes, head_only: bool) -> None:
+        self._reader.expect(head_only, protocol)
 
     def switched(self) -> Any:
         self._enter(SWITCHED)

@@ -109,7 +109,7 @@ class Part:
         assert self.server is not None
         self.server.hurry()
 
-    async def on_abandon(self, _reopen: bool) -> None:
+    async def on_abandon(self) -> None:
         prepared, self._prepared = self._prepared, None
         if prepared is not None:
             close_all(prepared.sockets or [])

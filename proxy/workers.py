@@ -25,6 +25,7 @@ import signal
 import socket
 import subprocess
 import sys
+from math import inf
 from time import monotonic
 from typing import Any, Final
 
@@ -38,7 +39,9 @@ from proxy.observe.metrics import WorkerSnapshot
 from proxy.server import Sockets, close_all, open_sockets
 from proxy.worker import REFUSALS, receive, send
 
-ANSWER_S: Final = 10.0  # how long a worker may take for an answer
+ANSWER_S: Final = 4.0  # how long a worker may take for an answer; two of them are less than an admin page may take
+COMMIT_S: Final = 10.0  # and to put a change in force, which may wait for endpoints
+LATE_S: Final = 3.0  # how long after its time it may still be there, before it is killed
 START_S: Final = 30.0  # and for its start
 STEADY_S: Final = 10.0  # who lives as long has started well; the next to take its place starts at once
 LONGEST_PAUSE_S: Final = 10.0  # between two starts of one that dies again and again
@@ -207,10 +210,9 @@ class Master:
     # ---- control.Fleet
 
     async def snapshots(self, with_pool: bool) -> list[WorkerSnapshot]:
-        found = await asyncio.gather(
-            *(worker.snapshot(with_pool) for worker in self.workers.values()), return_exceptions=True
-        )
-        return [snapshot for snapshot in found if isinstance(snapshot, WorkerSnapshot)]
+        """Of one that does not answer, the last that is known: without it the counts would fall."""
+        await asyncio.gather(*(worker.snapshot(with_pool) for worker in self.workers.values()), return_exceptions=True)
+        return [worker.last for worker in self.workers.values() if worker.last is not None]
 
     async def change(self, config: ProxyConfig, *, elsewhere: bool, reopen: bool) -> None:
         async with self._changing:
@@ -221,10 +223,11 @@ class Master:
                 return_exceptions=True,
             )
             problem = next((each for each in prepared if isinstance(each, BaseException)), None)
-            await self._tell_all("abandon" if problem is not None else "commit", reopen)
             if problem is not None:
+                await self._tell_all("abandon")
                 self._unbind(listening or [])
                 raise problem
+            await self._tell_all("commit", reopen, within_s=COMMIT_S)
             self.config = config
             if listening:
                 self._unbind(self._listening)
@@ -261,20 +264,39 @@ class Master:
         ends = [asyncio.create_task(worker.ended()) for worker in workers]
         for worker in workers:
             worker.stop()
+        late = asyncio.create_task(self._kill_who_stays(self.config.drain_grace))
         await asyncio.gather(*ends)
+        for task in (late, self._hurrying):
+            if task is not None:
+                task.cancel()
         for worker in workers:
             worker.close()
 
     def hurry(self) -> None:
         """Waits for nobody any more. It is a call: two SIGTERMs may become one on the way."""
-        self._hurrying = asyncio.get_running_loop().create_task(self._tell_all("hurry"))
+        if self._hurrying is None:
+            self._hurrying = asyncio.get_running_loop().create_task(self._hurry())
 
     def close_logs(self) -> None:
         """The workers have them."""
 
-    async def _tell_all(self, verb: str, *args: object) -> None:
+    async def _hurry(self) -> None:
+        await self._tell_all("hurry")
+        await self._kill_who_stays(0)
+
+    async def _kill_who_stays(self, after_s: float) -> None:
+        """One that hangs does not hear that it should end; nor does anybody else then who waits for all."""
+        if after_s == inf:
+            return
+        await asyncio.sleep(after_s + LATE_S)
+        for worker in self.workers.values():
+            if worker.process.poll() is None:
+                say(f"worker {worker.number} (pid {worker.process.pid}) does not end, and is killed")
+                worker.kill()
+
+    async def _tell_all(self, verb: str, *args: object, within_s: float = ANSWER_S) -> None:
         """One step of all of them; the next waits until the last has taken it. Who has died need not."""
-        calls = (worker.channel.call(verb, *args) for worker in self.workers.values())
+        calls = (worker.channel.call(verb, *args, within_s=within_s) for worker in self.workers.values())
         await asyncio.gather(*calls, return_exceptions=True)
 
     # ---- keeping them

@@ -6,12 +6,13 @@ Rules of this file, and of `request_head.py` and `response_head.py`, which build
 - No head is passed on as it came. The start line, and every field that governs framing, routing or the connection,
   is written anew. All other fields pass as lines that the grammar of RFC 9112 §5 admits, and without a `_` in their
   name, for many servers read `X_A` and `X-A` as one.
-- The grammar is one regular expression over all field lines, with the bound on their number in it. What it lets pass,
-  llhttp reads too (`read_again`): a hole in either is no hole in the proxy. A test compares the two byte by byte.
-- One split finds the fields that matter and takes them out; nobody looks at the others. What it yields depends on the
-  field lines and the version alone, so a caller that sees the same lines again may use the result again.
+- llhttp judges the grammar of the field lines, and nobody else: what it would let pass against RFC 9112 §5 is a hole.
+  Tests compare it with a grammar of their own byte by byte. The start lines are matched here.
+- One split finds the fields that matter and takes them out; nobody looks at the others. What they mean depends on
+  their lines and the version alone, and these vary little from one head to the next: it is remembered by them.
 
-A "block" is the field lines of a head, from the CRLF that ends the start line to the empty line.
+A "block" is the field lines of a head, from the CRLF that ends the start line to the one before the empty line. What
+the split takes out of it is "marked", and what it leaves is "kept".
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from functools import lru_cache
+from types import SimpleNamespace
 from typing import Final, TypeAlias
 
 import httptools
@@ -26,9 +28,19 @@ import httptools
 PSEUDONYM: Final = b"kalab"  # this proxy's name in Via (RFC 9110 §7.6.3)
 CRLF: Final = b"\r\n"
 HEAD_END: Final = b"\r\n\r\n"
+LF: Final = 0x0A  # a single byte is looked for fastest by its number
+CR: Final = 0x0D
+COLON: Final = 0x3A
+UNDERSCORE: Final = 0x5F
 OWS: Final = b" \t"  # what may stand around a value (RFC 9110 §5.6.3)
 
 REMEMBERED: Final = 4 * 1024  # bytes of the largest head that a connection remembers, to know it again
+# A connection's heads are mostly all the same or all different. So it remembers only one of so many that are new to it:
+# a head that is kept for nothing takes up the memory, and the cache, that the next one could have used.
+REMEMBERED_OF: Final = 8
+REMEMBERED_LINES: Final = 512  # bytes of marked lines, whose meaning is remembered
+NEAR: Final = 128  # bytes in which the end of a head is looked for where the last one had its
+MEANINGS: Final = 1024  # that are remembered, of requests and of responses
 
 TOKEN: Final = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]"  # one character of it (RFC 9110 §5.6.2)
 VALUE: Final = rb"[\t -~\x80-\xff]"  # likewise of a value (RFC 9110 §5.5)
@@ -42,12 +54,12 @@ HOP_BY_HOP: Final = (
 # The fields that a split found, by their name in lower case. Several with one name are one list (RFC 9110 §5.3).
 Said: TypeAlias = dict[bytes, bytes]
 
-_MOST_FIELDS = 1_000_000  # what a limit on fields can mean at most
+NOT_CHUNKED: Final = "the only transfer coding known is chunked"
+
 _MOST_DIGITS = 18  # of a Content-Length
-_USUAL_OPTIONS = 64  # bytes of the longest Connection that is remembered
-_SOUND = re.compile(rb"(?:\r\n" + TOKEN + rb"++:" + VALUE + rb"*+)*\r\n\r\n").fullmatch
 _IMPOSSIBLE = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|(?<!\r)\n|\r(?!\n|\Z)").search
-_UNDERSCORED = re.compile(rb"\r\n[^:\r\n]*_[^:\r\n]*:[^\r\n]*").sub
+_UNDERSCORED = re.compile(rb"\r\n[^:\r\n_]*+_[^:\r\n]*+:[^\r\n]*+").sub
+_EMPTY_CODING = re.compile(rb"\r\nTransfer-Encoding:[ \t]*(?=\r\n)", re.IGNORECASE).subn
 # RFC 3986 §3.2.2, but for the comma: X-Forwarded-Host is read as a list.
 _AUTHORITY = re.compile(rb"(?:[A-Za-z0-9._~!$&'()*+;=%-]{1,255}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?").fullmatch
 _PROTOCOL = re.compile(TOKEN + rb"++(?:/" + TOKEN + rb"++)?").fullmatch
@@ -68,7 +80,7 @@ class BadHead(Exception):  # noqa: N818 - it says what the head is
 class HeadLimits:
     """The largest head taken. Bytes; `line` bounds the start line and each field line, `fields` counts lines."""
 
-    __slots__ = ("fields", "head", "line", "sound_block", "surely")
+    __slots__ = ("fields", "head", "line", "surely")
 
     def __init__(self, line: int = 8 * 1024, head: int = 64 * 1024, fields: int = 100) -> None:
         self.set(line, head, fields)
@@ -79,17 +91,9 @@ class HeadLimits:
         self.head = head
         self.fields = fields
         self.surely = min(line, head)  # bytes; a head up to this size can break no limit but that of fields
-        self.sound_block = _sound_with(min(fields, _MOST_FIELDS))
 
     def __repr__(self) -> str:
         return f"<HeadLimits line {self.line}, head {self.head}, fields {self.fields}>"
-
-
-@lru_cache
-def _sound_with(fields: int) -> Callable[[bytes, int], re.Match[bytes] | None]:
-    """Matches a block at a place in bytes: at most so many fields, all sound, and none with `_` in its name."""
-    name = TOKEN.replace(b"_", b"")
-    return re.compile(rb"(?:\r\n" + name + rb"++:" + VALUE + rb"*+){0,%d}\r\n\r\n" % fields).match
 
 
 class PartialHead:
@@ -122,30 +126,31 @@ class PartialHead:
 
 
 def splitter(*names: bytes) -> Callable[[bytes], list[bytes]]:
-    """Splits a sound block at the field lines with these names, which are patterns in lower case.
+    """Splits a block at the field lines with these names, which are patterns in lower case.
 
-    The list: what stands before the first of them, its name, its value; what stands before the second, and so on;
-    what stands behind the last.
+    The list: what stands before the first of them, its line; what stands before the second, and so on; what stands
+    behind the last. So the marked lines are at odd places, and what is kept at even ones.
     """
     tails: dict[int, list[bytes]] = {}
     for name in names:
         tails.setdefault(name[0], []).append(name[1:])
     first = bytes(tails)  # tested before each name is tried
     branches = b"|".join(b"%c(?:%b)" % (letter, b"|".join(tails[letter])) for letter in tails)
-    return re.compile(rb"\r\n(?=[%b])(%b):[ \t]*+([^\r\n]*)" % (first + first.upper(), branches), re.IGNORECASE).split
+    return re.compile(rb"(\r\n(?=[%b])(?:%b):[^\r\n]*+)" % (first + first.upper(), branches), re.IGNORECASE).split
 
 
 @lru_cache
 def finder(name: bytes) -> Callable[[bytes], re.Match[bytes] | None]:
-    """Finds the first field line with this name in a sound block. Group 1: the value, but for spaces at its end."""
+    """Finds the first field line with this name in a block. Group 1: the value, but for spaces at its end."""
     return re.compile(rb"\r\n%b:[ \t]*+([^\r\n]*)" % re.escape(name), re.IGNORECASE).search
 
 
-def said_in(parts: list[bytes]) -> Said:
-    """The fields that a split found."""
+def said_in(marked: bytes) -> Said:
+    """What the marked lines of a block say."""
     said: Said = {}
-    for at in range(1, len(parts), 3):
-        name, value = parts[at].lower(), parts[at + 1].rstrip(OWS)
+    for line in marked.split(CRLF)[1:]:
+        name, _, value = line.partition(b":")
+        name, value = name.lower(), value.strip(OWS)
         said[name] = said[name] + b", " + value if name in said else value
     return said
 
@@ -157,18 +162,11 @@ def members(value: bytes) -> tuple[bytes, ...]:
 
 def connection_options(value: bytes) -> tuple[tuple[bytes, ...], frozenset[bytes]]:
     """The members of Connection, and which of them name fields that are to be removed."""
-    return _known_options(value) if len(value) <= _USUAL_OPTIONS else _options(value)
-
-
-def _options(value: bytes) -> tuple[tuple[bytes, ...], frozenset[bytes]]:
     named = members(value)
     unwanted = frozenset(named) - _TAKEN_OUT
     if any(map(_NOT_HOP_BY_HOP, unwanted)):
         raise BadHead(400, "Connection names a field that is not the connection's")
     return named, unwanted
-
-
-_known_options = lru_cache(maxsize=256)(_options)  # most peers say one of three things
 
 
 def framing(said: Said, http10: bool) -> tuple[int | None, bool]:
@@ -180,7 +178,7 @@ def framing(said: Said, http10: bool) -> tuple[int | None, bool]:
         if length is not None:
             raise BadHead(400, "both Content-Length and Transfer-Encoding")
         if coding.lower() != b"chunked":
-            raise BadHead(501, "the only transfer coding known is chunked")
+            raise BadHead(501, NOT_CHUNKED)
         return None, True
     if length is None:
         return None, False
@@ -208,46 +206,101 @@ def without_named(kept: bytes, unwanted: frozenset[bytes]) -> bytes:
     return CRLF.join([line for line in kept.split(CRLF) if line.partition(b":")[0].lower() not in unwanted])
 
 
-def read_block(data: bytes, at: int, limits: HeadLimits) -> tuple[bytes, int] | None:
-    """The sound field lines of the head whose start line takes the first `at` bytes, and where it ends.
+def read_block(data: bytes, at: int, limits: HeadLimits, near: int = 0) -> tuple[bytes, int] | None:
+    """The block of the head whose start line takes the first `at` bytes, and where the head ends.
 
-    None: its end has not come yet.
+    It is sound, and has no fields with a `_` in their name. None: its end has not come yet. `near`: where its end may
+    be, a guess that saves the search.
     """
-    found = limits.sound_block(data, at)
-    if found is not None and (end := found.end()) <= limits.surely:
-        return data[at:end], end
-    end = data.find(HEAD_END, at) + len(HEAD_END)
-    if end < len(HEAD_END):
-        return None
+    block = b""
+    if near > at and (end := data.find(HEAD_END, near, near + NEAR)) > 0 and data[end - 1] > CR:
+        # llhttp says whether there is another end before this one; but it passes over empty lines.
+        block = data[at : end + 2]
+        end += 4
+        if end > limits.surely or not llhttp.admits(block):
+            block = b""
+    if not block:
+        end = data.find(HEAD_END, at)
+        if end < 0:
+            return None
+        block = data[at : end + 2]
+        end += 4
+        if end > limits.surely:
+            _check_sizes(block, at, end, limits)
+        if not llhttp.admits(block) and not llhttp.admits(block):  # the second time it is a new one
+            raise _refused(block)
+    if block.count(LF) - 1 > limits.fields:
+        raise BadHead(431, "too many fields")
+    if UNDERSCORE in block and _is_underscored(block):
+        block = _UNDERSCORED(b"", block)
+    return block, end
+
+
+def _is_underscored(block: bytes) -> bool:
+    """Whether a name has a `_`. Many values have, of User-Agent and Cookie above all."""
+    at = block.find(UNDERSCORE)
+    while at >= 0:
+        if block.find(COLON, block.rfind(LF, 0, at), at) < 0:
+            return True
+        at = block.find(UNDERSCORE, block.find(CR, at))  # on the next line
+    return False
+
+
+def _refused(block: bytes) -> BadHead:
+    """Why llhttp has refused a block. It takes no empty Transfer-Encoding, which names no coding that is known."""
+    named, empty = _EMPTY_CODING(rb"\g<0>x", block)
+    if empty and llhttp.admits(named):
+        return BadHead(501, NOT_CHUNKED)
+    return BadHead(400, "a field line is malformed")
+
+
+def _check_sizes(block: bytes, at: int, end: int, limits: HeadLimits) -> None:
     if at > limits.line:
         raise BadHead(414, "the start line is too long")
     if end > limits.head:
         raise BadHead(431, "the head is too long")
-    return sound(data[at:end], limits), end
-
-
-def sound(block: bytes, limits: HeadLimits) -> bytes:
-    """The field lines, if they are within the grammar and the limits, without those that have a `_` in their name."""
-    if block.count(CRLF) - 2 > limits.fields:
-        raise BadHead(431, "too many fields")
     if len(block) > limits.line and max(map(len, block.split(CRLF))) > limits.line:
         raise BadHead(431, "a field line is too long")
-    if not _SOUND(block):
-        raise BadHead(400, "a field line is malformed")
-    return _UNDERSCORED(b"", block)
 
 
-def read_again(block: bytes) -> None:
-    """Has llhttp read the field lines. As a response's, for both kinds: with a fixed start line it is the stricter.
+class Llhttp:
+    """llhttp as the judge of blocks: it says whether one is within the grammar, and one only.
 
-    Without callbacks it costs half a microsecond, and only for lines that are not the same as last time.
+    It reads them as responses, for both kinds: there it is the stricter. They all have the status 304, and so no body
+    whatever they say: at the end of a head the parser is where the next one begins. It is kept, for to make one costs
+    a third of what it costs to read a head; but only if it has told of the beginning and the end of one message, and
+    of no other, when all was read. So nothing is carried from one head to the next.
     """
-    try:
-        httptools.HttpResponseParser(None).feed_data(b"HTTP/1.1 200 OK" + block)
-    except httptools.HttpParserUpgrade:
-        pass  # it would switch protocols here; the lines are sound
-    except httptools.HttpParserError:
-        raise BadHead(400, "a field line is malformed") from None
+
+    __slots__ = ("_feed", "_to_begin", "_to_end")
+
+    def __init__(self) -> None:
+        self._begin_anew()
+
+    def _begin_anew(self) -> None:
+        # The message that it is to tell of. When it tells of a second one there is nothing to pop, and that raises.
+        self._to_begin: list[None] = [None]
+        self._to_end: list[None] = [None]
+        told = SimpleNamespace(on_message_begin=self._to_begin.pop, on_message_complete=self._to_end.pop)
+        self._feed = httptools.HttpResponseParser(told).feed_data
+
+    def admits(self, block: bytes) -> bool:
+        """Whether this is one block, and sound. A refusal stands if it is the second: one that has read
+        `Connection: close` takes nothing more, and after every refusal there is a new one."""
+        try:
+            self._feed(b"HTTP/1.1 304 X%b\r\n" % block)
+        except httptools.HttpParserError:
+            self._begin_anew()
+            return False
+        if self._to_begin or self._to_end:
+            self._begin_anew()
+            return False
+        self._to_begin.append(None)
+        self._to_end.append(None)
+        return True
+
+
+llhttp: Final = Llhttp()  # nothing of a head stays in it, so one is enough
 
 
 @lru_cache(maxsize=1024)

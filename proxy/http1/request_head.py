@@ -7,13 +7,15 @@ to anywhere, and TRACE, whose answer repeats the fields that this proxy adds.
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import Final
 
-from proxy.http1.forwarding import Forwarding
 from proxy.http1.grammar import (
     CRLF,
     HOP_BY_HOP,
+    MEANINGS,
     OWS,
+    REMEMBERED_LINES,
     TOKEN,
     BadHead,
     HeadLimits,
@@ -25,7 +27,6 @@ from proxy.http1.grammar import (
     is_authority,
     keeps_alive,
     members,
-    read_again,
     said_in,
     splitter,
     without_named,
@@ -49,30 +50,59 @@ _split = splitter(
 
 
 class RequestFields:
-    """What the field lines of a request mean to a proxy, and the lines to send on."""
+    """What the marked field lines of a request mean to a proxy. Heads that share these share it."""
 
     __slots__ = (
-        "_req_id",
-        "block",
+        "begin",
         "chunked",
         "expects_continue",
         "host",
+        "http10",
         "keep_alive",
         "length",
-        "lines",
         "named",
+        "own",
+        "said",
+        "unwanted",
         "upgrade",
+        "usual",
     )
 
-    block: bytes  # the field lines as they came
+    http10: bool
+    said: Said
     host: bytes
     length: int  # of the body; 0 also when chunked
     chunked: bool
     keep_alive: bool  # the client lets its connection stay open
+    usual: bool  # that, and it speaks HTTP/1.1
     expects_continue: bool
     named: tuple[bytes, ...]  # the members of Connection, in lower case
+    unwanted: frozenset[bytes]  # of these, the fields that must not be sent on
     upgrade: bytes  # the protocol asked for by Upgrade, in lower case; "": none
-    lines: bytes  # all that follows the request line, from its CRLF to the empty line
+    begin: bytes  # the Host line to send, without the CRLF at its end
+    own: bytes  # the lines behind those that are kept, up to what is said of where the request came from
+
+
+class Request:
+    """A request head. `target` is in origin-form, or `*`. `head` is the one to send to an upstream."""
+
+    __slots__ = ("_req_id", "block", "fields", "head", "http10", "method", "target", "usual")
+
+    def __init__(self, method: bytes, target: bytes, fields: RequestFields, block: bytes, head: bytes) -> None:
+        self.method = method
+        self.target = target
+        self.fields = fields
+        self.http10 = fields.http10
+        self.usual = fields.usual and method != b"HEAD"  # so is its response: see `ResponseHead.usual`
+        self.block = block  # as it came
+        self.head = head
+
+    def __repr__(self) -> str:
+        return f"<Request {self.method.decode()} {self.target.decode()}>"
+
+    def head_with_upgrade(self) -> bytes:
+        """The same, but it passes on that the client asks for another protocol."""
+        return b"%bConnection: Upgrade\r\nUpgrade: %b\r\n\r\n" % (self.head[:-2], self.fields.upgrade)
 
     @property
     def req_id(self) -> str:
@@ -87,34 +117,6 @@ class RequestFields:
         """The value of the first field with this name, as the client sent it; "" if there is none."""
         match = finder(name)(self.block)
         return match[1].rstrip(OWS) if match is not None else b""
-
-
-class Request:
-    """A request head. `target` is in origin-form, or `*`."""
-
-    __slots__ = ("_head", "fields", "http10", "method", "target")
-
-    def __init__(self, method: bytes, target: bytes, http10: bool, fields: RequestFields) -> None:
-        self.method = method
-        self.target = target
-        self.http10 = http10
-        self.fields = fields
-        self._head = b""
-
-    def __repr__(self) -> str:
-        return f"<Request {self.method.decode()} {self.target.decode()}>"
-
-    def head(self, *, upgrade: bool = False) -> bytes:
-        """The head to send to an upstream. Always HTTP/1.1: this proxy's own version (RFC 9110 §2.5).
-
-        `upgrade` passes on that the client asks for another protocol.
-        """
-        head = self._head
-        if not head:
-            head = self._head = b"%b %b HTTP/1.1%b" % (self.method, self.target, self.fields.lines)
-        if upgrade:
-            return b"%bConnection: Upgrade\r\nUpgrade: %b\r\n\r\n" % (head[:-2], self.fields.upgrade)
-        return head
 
 
 def parse_request_line(data: bytes, limits: HeadLimits) -> tuple[bytes, bytes, bool, int]:
@@ -154,47 +156,48 @@ def resolve_target(method: bytes, target: bytes) -> tuple[bytes, bytes | None]:
     return path + (match[3] or b""), match[1]
 
 
-def parse_request_fields(
-    block: bytes,
-    http10: bool,
-    forwarding: Forwarding,
-    *,
-    authority: bytes | None = None,
-    trailers: bool = False,
-) -> RequestFields:
-    """Reads the field lines: `block`, which is sound, reaches from the CRLF of the request line to the empty line.
+def read_fields(
+    block: bytes, http10: bool, trailers: bool, authority: bytes | None = None
+) -> tuple[RequestFields, list[bytes]]:
+    """What the lines of a block mean, and pieces of it with those that are sent on as they came.
 
-    `authority` is the target's, which overrules Host. `trailers`: whether those of a body will be passed on.
+    `trailers`: whether those of a body will be passed on. `authority` is the target's, which overrules Host.
     """
-    parts = _split(block[:-2])
-    said = said_in(parts)
-    kept = b"".join(parts[::3])
+    parts = _split(block)
+    marked = b"".join(parts[1::2])
+    meaning = _known_meaning if len(marked) <= REMEMBERED_LINES else _meaning
+    fields = meaning(marked, http10, trailers, authority)
+    kept = parts[::2]
+    return fields, [without_named(b"".join(kept), fields.unwanted)] if fields.unwanted else kept
+
+
+def _meaning(marked: bytes, http10: bool, trailers: bool, authority: bytes | None) -> RequestFields:
+    said = said_in(marked)
     fields = RequestFields()
-    fields.block = block
-    fields.host = host = _only_host(said, http10) if authority is None else _overruled_host(said, http10, authority)
-    fields.named = ()
-    fields.keep_alive = not http10
-    if b"connection" in said:
-        fields.named, unwanted = connection_options(said[b"connection"])
-        fields.keep_alive = keeps_alive(fields.named, http10)
-        if unwanted:
-            kept = without_named(kept, unwanted)
+    fields.said = said
+    fields.http10 = http10
+    fields.host = _only_host(said, http10) if authority is None else _overruled_host(said, http10, authority)
+    fields.named, fields.unwanted = connection_options(said.get(b"connection", b""))
+    fields.keep_alive = keeps_alive(fields.named, http10)
+    fields.usual = fields.keep_alive and not http10
     length, fields.chunked = framing(said, http10)
     fields.length = length or 0
     fields.expects_continue = b"expect" in said and _expects_continue(said) and not http10
     fields.upgrade = b""
     if b"upgrade" in said and not (length or fields.chunked or http10):
         fields.upgrade = asked_protocol(said, fields.named)
-    read_again(block)
-    own = b""  # lines written anew, beside those that every request gets
+    fields.begin = b"\r\nHost: %b" % fields.host
+    fields.own = b""
     if length is not None:
-        own = b"Content-Length: %d\r\n" % length
+        fields.own = b"Content-Length: %d\r\n" % length
     elif fields.chunked:
-        own = b"Transfer-Encoding: chunked\r\n"
+        fields.own = b"Transfer-Encoding: chunked\r\n"
     if trailers and not http10:
-        own += _of_trailers(said, fields)
-    fields.lines = b"\r\nHost: %b%b%b%b" % (host, kept, own, forwarding.lines(host, said, http10=http10))
+        fields.own += _of_trailers(said, fields)
     return fields
+
+
+_known_meaning = lru_cache(MEANINGS)(_meaning)
 
 
 def _only_host(said: Said, http10: bool) -> bytes:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 
 from proxy.http1.forwarding import Forwarding
-from proxy.http1.grammar import CRLF, REMEMBERED, HeadLimits, PartialHead, read_block
+from proxy.http1.grammar import CRLF, HEAD_END, REMEMBERED, REMEMBERED_OF, HeadLimits, PartialHead, read_block
 from proxy.http1.request_head import (
     Request,
-    parse_request_fields,
+    RequestFields,
     parse_request_line,
+    read_fields,
     resolve_target,
     usual_line,
 )
@@ -25,10 +26,14 @@ class RequestReader:
     """
 
     __slots__ = (
+        "_end",
+        "_fields",
         "_forwarding",
         "_known",
         "_known_head",
+        "_known_line",
         "_limits",
+        "_new",
         "_partial",
         "_trailers",
         "rest",
@@ -42,9 +47,14 @@ class RequestReader:
         self._trailers = trailers
         self._partial: PartialHead | None = None
         self.rest = b""
-        # The last request, and its head while nothing else has come: a client says much the same every time.
+        self._new = 0  # heads that it did not know
+        # The request remembered, and its head until anything unusual comes.
         self._known: Request | None = None
         self._known_head: bytes | None = None
+        self._known_line = 0  # bytes of its request line
+        # What its fields meant, and what is sent behind the lines that are kept as they came.
+        self._fields: RequestFields | None = None
+        self._end = b""
 
     def __repr__(self) -> str:
         return f"<RequestReader {'in a head' if self.begun else 'awaiting a head'}>"
@@ -65,27 +75,30 @@ class RequestReader:
         at = match.end() - len(CRLF)
         method, target, minor = match.groups()
         http10 = minor == b"0"
+        line = data[:at] if not http10 else b"%b %b HTTP/1.1" % (method, target)  # our own version: RFC 9110 §2.5
         known, limits = self._known, self._limits
-        if (
-            known is not None
-            and data.startswith(known.fields.block, at)
-            and http10 is known.http10
-            and at + len(known.fields.block) <= limits.surely
-        ):
-            fields = known.fields
-            end = at + len(fields.block)
-        else:
-            found = read_block(data, at, limits)
-            if found is None:
-                return self._feed_unusual(data)
-            block, end = found
-            fields = parse_request_fields(block, http10, self._forwarding, trailers=self._trailers)
-        request = Request(method, target, http10, fields)
+        if known is not None and data.startswith(known.block, at) and http10 is known.http10:
+            after = at + len(known.block)
+            end = after + len(CRLF)
+            if end <= limits.surely and data.startswith(CRLF, after):
+                self.rest = data[end:]
+                return Request(method, target, known.fields, known.block, line + known.head[self._known_line :])
+        found = read_block(data, at, limits, len(data) - len(HEAD_END))  # mostly nothing follows
+        if found is None:
+            return self._feed_unusual(data)
+        block, end = found
+        fields, kept = read_fields(block, http10, self._trailers)
+        if fields is not self._fields:
+            self._fields = fields
+            self._end = fields.own + self._forwarding.lines(fields.host, fields.said, http10=http10)
+        request = Request(method, target, fields, block, b"".join([line, fields.begin, *kept, self._end]))
         self.rest = data[end:]
-        if end <= REMEMBERED:
-            self._known, self._known_head = request, data[:end]
-        else:
-            self._known = self._known_head = None
+        if not self._new % REMEMBERED_OF:
+            if end <= REMEMBERED:
+                self._known, self._known_head, self._known_line = request, data[:end], at
+            else:
+                self._known = self._known_head = None
+        self._new += 1
         return request
 
     def _feed_unusual(self, data: bytes) -> Request | None:
@@ -115,7 +128,9 @@ class RequestReader:
         found = read_block(data, at, self._limits)
         assert found is not None, "the head is whole"
         block, end = found
-        fields = parse_request_fields(block, http10, self._forwarding, authority=authority, trailers=self._trailers)
+        fields, kept = read_fields(block, http10, self._trailers, authority)
+        end_of_lines = fields.own + self._forwarding.lines(fields.host, fields.said, http10=http10)
         self._known = None  # what the target says has gone into the fields
         self.rest = data[end:]
-        return Request(method, target, http10, fields)
+        line = b"%b %b HTTP/1.1" % (method, target)
+        return Request(method, target, fields, block, b"".join([line, fields.begin, *kept, end_of_lines]))

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from proxy.http1.framing import WORTH_A_VIEW, BadBody, BodyReader, ChunkedBody, LengthBody, Payload, UntilCloseBody
-from proxy.http1.grammar import REMEMBERED, BadHead, HeadLimits, PartialHead
+from proxy.http1.grammar import NEAR, REMEMBERED, REMEMBERED_OF, BadHead, HeadLimits, PartialHead
 from proxy.http1.response_head import ResponseHead, read_response
 
 
@@ -40,8 +40,11 @@ class ResponseReader:
         "_head_only",
         "_interim_bytes",
         "_known",
+        "_known_end",
         "_known_head",
+        "_known_size",
         "_limits",
+        "_new",
         "_partial",
         "_trailers",
         "_untouched",
@@ -54,25 +57,28 @@ class ResponseReader:
     def __init__(self, limits: HeadLimits, *, trailers: bool = False) -> None:
         self._limits = limits
         self._trailers = trailers
-        # The last final head, and what it meant: an upstream says much the same every time.
+        self._new = 0  # final heads that it did not know
+        # The one remembered.
         self._known_head = b""
         self._known: ResponseHead | None = None
-        self._untouched = False  # since `expect`, but for `head`
-        self.expect(head_only=False)
+        self._known_end = 0
+        self._known_size = 0  # bytes of the whole response; 0: not known, or too large to copy
+        self._untouched = False  # since `expect`, but for `head`; and nothing unusual is expected
+        self.expect()
 
     def __repr__(self) -> str:
         return f"<ResponseReader {'in ' + repr(self._body) if self._body else 'awaiting a head'}>"
 
-    def expect(self, *, head_only: bool, upgrade: bytes = b"") -> None:
+    def expect(self, head_only: bool = False, upgrade: bytes = b"") -> None:
         """The next bytes begin a response; `head_only`: to a HEAD request, so it has no body whatever it says.
 
         `upgrade` is the protocol, in lower case, that the request asked to switch to; then it may be a 101.
         """
-        self._head_only = head_only
         self.head: ResponseHead | None = None  # the final one
-        if self._untouched and not upgrade:
+        if self._untouched and not (head_only or upgrade):
             return
-        self._untouched = not upgrade
+        self._untouched = not (head_only or upgrade)
+        self._head_only = head_only
         self._upgrade = upgrade
         self._interim_bytes = 0  # of the heads of interim responses
         self._partial: PartialHead | None = None
@@ -87,10 +93,15 @@ class ResponseReader:
 
     def feed(self, data: bytes, handler: ResponseHandler) -> bool:
         """Takes what arrived next; true if it completes the response. Raises `BadHead` and `BadBody`."""
+        known = self._known
+        if known is not None and self._untouched and data.startswith(self._known_head):
+            end = self._known_end
+            if len(data) != self._known_size:
+                return self._begin_body(known, data, end, handler)
+            self.head = known
+            handler.response(known, data[end:], True)
+            return True
         if self._body is None:
-            known = self._known
-            if known is not None and self._partial is None and data.startswith(self._known_head):
-                return self._begin_body(known, data, len(self._known_head), handler)
             return self._feed_head(data, handler)
         payload = self._body.feed(data)
         done = self._body.done
@@ -105,7 +116,7 @@ class ResponseReader:
                 if whole is None:
                     return False
                 self._partial, data = None, whole
-            found = read_response(data, self._limits, trailers=self._trailers)
+            found = read_response(data, self._limits, self._trailers, self._known_end - NEAR // 2)
             if found is None:
                 self._untouched = False
                 self._partial = PartialHead(self._limits)
@@ -113,8 +124,11 @@ class ResponseReader:
                 return False
             head, end = found
             if head.status >= 200:
-                if end <= REMEMBERED:
-                    self._known, self._known_head = head, data[:end]
+                if not self._new % REMEMBERED_OF and end <= REMEMBERED:
+                    self._known, self._known_head, self._known_end = head, data[:end], end
+                    length = head.body_length
+                    self._known_size = 0 if length is None or length >= WORTH_A_VIEW else end + length
+                self._new += 1
                 return self._begin_body(head, data, end, handler)
             if head.status == 101:
                 return self._switch(head, data[end:], handler)
@@ -128,7 +142,7 @@ class ResponseReader:
 
     def _switch(self, head: ResponseHead, rest: bytes, handler: ResponseHandler) -> bool:
         """Neither this response nor its connection is over, but this reader has nothing more to read."""
-        if not self._upgrade or head.upgrade != self._upgrade:
+        if not self._upgrade or head.means.upgrade != self._upgrade:
             raise BadHead(502, "nobody asked to switch protocols, or to this one")
         self.head = head
         handler.switched(head, rest)
@@ -145,8 +159,8 @@ class ResponseReader:
         self._untouched = False
         if length is not None:
             self._body = LengthBody(length)
-        elif head.chunked:
-            self._body = ChunkedBody(keep_trailers=self._trailers, named=head.named)
+        elif head.means.chunked:
+            self._body = ChunkedBody(keep_trailers=self._trailers, named=head.means.named)
         else:
             self._body = UntilCloseBody()
             self.until_close = True

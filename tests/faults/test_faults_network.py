@@ -25,7 +25,7 @@ RECOVERED_S = 2.0
 
 async def partitioned(proxy: Process, size: Size, cut: Callable[[], None], mend: Callable[[], None]) -> list[Failed]:
     """What failed while nothing came through; after that, nothing may."""
-    async with Traffic([proxy.address], rate=60, clients=30) as traffic:
+    async with Traffic([proxy.address], rate=120, clients=60) as traffic:
         await traffic.good(100)
         began = time.monotonic()
         await asyncio.to_thread(cut)
@@ -117,8 +117,8 @@ async def test_whatever_dns_says_the_last_good_addresses_serve(fleet: Fleet, siz
                 await traffic.good(50)
             dns.faults.clear()
             dns.set(name)  # none at all
-            await dns.until_asked(name, times=2)
-            for number in range(size.of(3, 20)):
+            await dns.until_asked(name)
+            for number in range(size.of(2, 20)):
                 dns.set(name, both[number % 2])
                 await dns.until_asked(name)
                 await traffic.good(20)

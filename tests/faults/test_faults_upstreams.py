@@ -93,8 +93,9 @@ async def test_a_slow_one_of_three_is_ejected_and_comes_back(fleet: Fleet, size:
         upstreams = [await stack.enter_async_context(scripted(partial(answer, number))) for number in range(3)]
         flags = ("--health.slow_after", "500ms", "--health.eject_for", f"{size.of(1, 5)}s")
         proxy = fleet.proxy(upstreams, *flags, log=False)
-        # Enough clients that those who wait for the slow one leave others to go on.
-        async with Traffic([proxy.address], rate=150, clients=size.of(150, 600), methods=("GET",)) as traffic:
+        # So many clients that who has waited for the slow one is still in time for its next request.
+        clients = int(200 * slow_s)
+        async with Traffic([proxy.address], rate=150, clients=clients, methods=("GET",)) as traffic:
             outcomes = traffic.outcomes
             await traffic.good(150)
             before_ms = outcomes.percentile_ms(99)

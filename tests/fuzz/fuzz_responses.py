@@ -5,7 +5,7 @@ Rules of this target:
 - Whatever an upstream sends while it serves a request, or after it, is marked with that request's number and a
   checksum, so that a mutation cannot forge another's mark. A client that sees a whole mark must have asked that number.
 - Bytes are delivered late and in pieces. Those that left before the next request arrived acknowledge nothing of it, and
-  the kernel says so: the proxy may and must tell them from an answer. They arrive within one round trip of that request.
+  the kernel says so: the proxy may and must tell them from an answer. They arrive within a round trip of that request.
 - Row 13, judged by the strict reader: a connection may carry a request only if what it delivered since the last one is
   exactly one whole response that lets it stay open.
 - A POST is executed once at most (row 22).

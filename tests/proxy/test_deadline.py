@@ -216,3 +216,21 @@ def test_on_a_real_loop_a_closed_one_does_not_keep_its_owner(loop: asyncio.Abstr
     del owner
     gc.collect()
     assert gone() is None
+
+
+def test_a_closed_deadline_holds_nobody() -> None:
+    """Its owner holds it, so holding the owner would make a cycle of every connection that is gone."""
+
+    class Owner:
+        def __init__(self) -> None:
+            self.deadline = Deadline(cast(asyncio.AbstractEventLoop, FakeLoop()), self.expired)
+
+        def expired(self) -> None:
+            raise AssertionError("closed")
+
+    owner = Owner()
+    gone = weakref.ref(owner)
+    owner.deadline.set(1.0)
+    owner.deadline.close()
+    del owner
+    assert gone() is None

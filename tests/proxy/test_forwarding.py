@@ -19,7 +19,7 @@ def sent(lines: bytes, version: bytes = b"1.1", **knows: object) -> dict[str, st
     reader = RequestReader(HeadLimits(), "10.0.0.1", **knows)  # type: ignore[arg-type]
     request = reader.feed(b"GET / HTTP/" + version + b"\r\nHost: shop\r\n" + lines + b"\r\n")
     assert request is not None
-    return {name: value for name, value in fields_of(request.head()).items() if "forwarded" in name or name == "via"}
+    return {name: value for name, value in fields_of(request.head).items() if "forwarded" in name or name == "via"}
 
 
 def test_nobody_is_believed_by_default() -> None:

@@ -38,7 +38,7 @@ async def test_it_listens_when_it_knows_where_requests_go() -> None:
 
 async def test_it_listens_all_the_same_when_nobody_can_tell() -> None:
     async with fake_dns() as dns, started(config(dns)) as server:
-        assert server.why_not_ready() == "group default has no usable upstream"
+        assert server.why_not_ready() == "no usable upstream in group default"
 
 
 async def test_a_group_that_a_reload_brings_is_waited_for() -> None:
@@ -55,4 +55,4 @@ async def test_a_problem_is_an_answer_too(fault: str) -> None:
     async with fake_dns() as dns:
         dns.faults[NAME] = fault  # type: ignore[assignment]
         async with started(config(dns)) as server:
-            assert server.why_not_ready() == "group default has no usable upstream"
+            assert server.why_not_ready() == "no usable upstream in group default"

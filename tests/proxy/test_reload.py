@@ -54,7 +54,7 @@ async def test_a_bad_file_changes_nothing_and_names_the_line(tmp_path: Path) -> 
         await running.says("not reloaded: ", "No such file")
         file.write_text(f'upstreams = ["{there}"]\n[timeouts]\nconnect = "1s"\n')
         running.signal(signal.SIGHUP)
-        assert await running.says("reloaded: 1") == "reloaded: 1 change"
+        assert await running.says("reloaded: 1") == "reloaded: 1 change: timeouts.connect: 5s -> 1s"
 
 
 async def test_what_did_not_change_keeps_its_connections(tmp_path: Path) -> None:

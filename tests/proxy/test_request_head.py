@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from fakes import fields_of
 
@@ -145,7 +147,7 @@ def test_a_host_that_is_no_authority_is_refused(host: bytes) -> None:
 def test_a_missing_host_is_refused_on_1_1_and_sent_empty_on_1_0() -> None:
     with pytest.raises(BadHead, match="Host"):
         request(b"GET / HTTP/1.1\r\n\r\n")
-    assert fields_of(request(b"GET / HTTP/1.0\r\n\r\n").head())["host"] == ""
+    assert fields_of(request(b"GET / HTTP/1.0\r\n\r\n").head)["host"] == ""
 
 
 def test_transfer_encoding_is_refused_on_1_0() -> None:
@@ -161,7 +163,7 @@ def test_a_target_in_absolute_form_does_not_hide_a_host_that_is_not_sound(host: 
 
 @pytest.mark.parametrize("method", [b"BREW", b"get", b"PROPFIND", b"M-SEARCH", b"CONNECTED", b"TRACED", b"!"])
 def test_any_other_method_is_passed_on(method: bytes) -> None:
-    assert request(method + b" / HTTP/1.1\r\nHost: shop\r\n\r\n").head().startswith(method + b" / HTTP/1.1\r\n")
+    assert request(method + b" / HTTP/1.1\r\nHost: shop\r\n\r\n").head.startswith(method + b" / HTTP/1.1\r\n")
 
 
 @pytest.mark.parametrize(
@@ -178,7 +180,7 @@ def test_any_other_method_is_passed_on(method: bytes) -> None:
     ],
 )
 def test_a_target_becomes_origin_form_and_an_absolute_one_overrules_host(line: bytes, target: bytes, host: str) -> None:
-    sent = request(line + b"\r\nHost: shop\r\n\r\n").head()
+    sent = request(line + b"\r\nHost: shop\r\n\r\n").head
     assert sent.split(b" ")[1] == target
     assert fields_of(sent)["host"] == host
     assert fields_of(sent)["x-forwarded-host"] == host
@@ -192,17 +194,17 @@ def test_what_is_sent_on_is_written_anew() -> None:
         b"Keep-Alive: timeout=5\r\nProxy-Connection: keep-alive\r\nProxy-Authorization: gone\r\n"
         b"Via: 1.0 front\r\nX-Request-Id:  r1 \r\nExpect: 100-continue\r\nAccept: */*\r\n\r\n"
     )
-    assert request(head).head() == (
+    assert request(head).head == (
         b"POST /a HTTP/1.1\r\nHost: shop\r\nCookie: a_b=c\r\nVia: 1.0 front\r\nX-Request-Id:  r1 \r\nAccept: */*\r\n"
         b"Content-Length: 7\r\nX-Forwarded-Host: shop\r\nX-Forwarded-For: 10.0.0.1\r\nX-Forwarded-Proto: http\r\n"
         b"Via: 1.1 kalab\r\n\r\n"
     )
-    assert request(head).fields.req_id == "r1"
+    assert request(head).req_id == "r1"
     assert request(head).fields.expects_continue
 
 
 def test_what_is_sent_on_for_1_0_says_so_in_via() -> None:
-    sent = request(b"GET / HTTP/1.0\r\nHost: shop\r\n\r\n").head()
+    sent = request(b"GET / HTTP/1.0\r\nHost: shop\r\n\r\n").head
     assert sent.startswith(b"GET / HTTP/1.1\r\n")
     assert fields_of(sent)["via"] == "1.0 kalab"
 
@@ -224,27 +226,57 @@ def test_whether_the_connection_may_stay_open(version: bytes, connection: bytes,
     assert request(b"GET / HTTP/" + version + lines).fields.keep_alive is keeps
 
 
+@pytest.mark.parametrize(
+    ("head", "usual"),
+    [
+        (b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", True),
+        (b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\n", True),
+        (b"HEAD / HTTP/1.1\r\nHost: a\r\n\r\n", False),
+        (b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n", False),
+        (b"GET / HTTP/1.0\r\nHost: a\r\nConnection: keep-alive\r\n\r\n", False),
+    ],
+)
+def test_the_usual_request_gets_the_usual_head(head: bytes, usual: bool) -> None:
+    assert request(head).usual is usual
+
+
+KNOWS: tuple[dict[str, Any], ...] = ({}, {"trailers": True}, {"trusted": True})
+
+
+def test_what_is_remembered_of_one_head_is_not_said_of_another() -> None:
+    for _ in range(2):
+        for version in (b"1.0", b"1.1"):
+            for lines in (b"", b"X-Own: a\r\nConnection: X-Own\r\n", b"X-Own: b\r\n", b"TE: trailers\r\n"):
+                for knows in KNOWS:
+                    head = b"GET / HTTP/" + version + b"\r\nHost: a\r\n" + lines + b"X-Forwarded-Proto: https\r\n\r\n"
+                    sent = fields_of(request(head, **knows).head)
+                    assert sent["via"] == version.decode() + " kalab"
+                    assert sent.get("x-own", "") == ("b" if b"X-Own: b" in lines else "")
+                    assert ("te" in sent) is (b"TE" in lines and "trailers" in knows and version == b"1.1")
+                    assert sent["x-forwarded-proto"] == ("https" if "trusted" in knows else "http")
+
+
 def test_many_options_in_connection_cost_little() -> None:
     names = b", ".join(b"x%d" % n for n in range(1200))
-    assert b"x7" not in request(b"GET / HTTP/1.1\r\nHost: a\r\nX7: b\r\nConnection: " + names + b"\r\n\r\n").head()
+    assert b"x7" not in request(b"GET / HTTP/1.1\r\nHost: a\r\nX7: b\r\nConnection: " + names + b"\r\n\r\n").head
 
 
 # ---- what is vouched for, seen from the whole head; more in test_forwarding.py
 
 
 def test_what_connection_names_cannot_take_away_what_we_add() -> None:
-    sent = request(START + b"Connection: Via, X-Forwarded, close\r\nX-Forwarded-For: evil\r\n\r\n").head()
+    sent = request(START + b"Connection: Via, X-Forwarded, close\r\nX-Forwarded-For: evil\r\n\r\n").head
     assert fields_of(sent)["via"] == "1.1 kalab"
     assert fields_of(sent)["x-forwarded-for"] == "10.0.0.1"
 
 
 def test_a_field_is_looked_up_when_asked_for() -> None:
-    fields = request(START + b"Trace-Parent: no\r\ntraceparent: \t00-ab \r\nTRACEPARENT: second\r\n\r\n").fields
-    assert fields.value_of(b"traceparent") == b"00-ab"
-    assert fields.value_of(b"host") == b"shop"
-    assert fields.value_of(b"parent") == b""
-    assert fields.req_id == ""
-    twice = request(START + b"X-Request-Id: \xe4\r\n\r\n").fields
+    read = request(START + b"Trace-Parent: no\r\ntraceparent: \t00-ab \r\nTRACEPARENT: second\r\n\r\n")
+    assert read.value_of(b"traceparent") == b"00-ab"
+    assert read.value_of(b"host") == b"shop"
+    assert read.value_of(b"parent") == b""
+    assert read.req_id == ""
+    twice = request(START + b"X-Request-Id: \xe4\r\n\r\n")
     assert [twice.req_id, twice.req_id] == ["ä", "ä"]
 
 
@@ -274,12 +306,12 @@ WEBSOCKET = b"Upgrade: WebSocket\r\nSec-WebSocket-Key: k\r\n"
 def test_the_protocol_that_a_request_asks_for(version: bytes, lines: bytes, protocol: bytes) -> None:
     read = request(b"GET /chat HTTP/" + version + b"\r\nHost: shop\r\n" + lines + b"\r\n")
     assert read.fields.upgrade == protocol
-    assert "upgrade" not in fields_of(read.head())
+    assert "upgrade" not in fields_of(read.head)
 
 
 def test_an_upgrade_is_passed_on_when_told_to() -> None:
     read = request(START + b"Connection: keep-alive, Upgrade\r\n" + WEBSOCKET + b"\r\n")
-    plain, asking = fields_of(read.head()), fields_of(read.head(upgrade=True))
+    plain, asking = fields_of(read.head), fields_of(read.head_with_upgrade())
     assert asking.pop("connection") == "Upgrade"
     assert asking.pop("upgrade") == "websocket"
     assert asking == plain
@@ -303,7 +335,7 @@ def test_an_upgrade_is_passed_on_when_told_to() -> None:
     ],
 )
 def test_what_is_said_about_trailers_goes_on_with_them(lines: bytes, trailers: bool, sent: dict[str, str]) -> None:
-    fields = fields_of(request(b"POST / HTTP/1.1\r\nHost: shop\r\n" + lines + b"\r\n", trailers=trailers).head())
+    fields = fields_of(request(b"POST / HTTP/1.1\r\nHost: shop\r\n" + lines + b"\r\n", trailers=trailers).head)
     assert {name: fields[name] for name in ("te", "trailer", "connection") if name in fields} == sent
 
 

@@ -26,7 +26,7 @@ def verdict(*pieces: bytes, limits: HeadLimits = LIMITS) -> object:
         while pieces_left:
             request = read.feed(pieces_left.pop(0))
             if request is not None:
-                return request.head(), read.rest + b"".join(pieces_left)
+                return request.head, read.rest + b"".join(pieces_left)
     except BadHead as bad:
         return bad.status
     return None
@@ -88,7 +88,7 @@ def test_the_same_field_lines_are_read_once() -> None:
     assert other is not None
     assert other.target == b"/b?c"
     assert other.fields is first.fields
-    assert other.head().startswith(b"GET /b?c HTTP/1.1\r\nHost: shop\r\n")
+    assert other.head.startswith(b"GET /b?c HTTP/1.1\r\nHost: shop\r\n")
 
 
 @pytest.mark.parametrize(
@@ -107,7 +107,7 @@ def test_what_differs_is_read_anew(then: bytes, begins: bytes) -> None:
         request = (read.feed(first) if first else None) or read.feed(second)
         assert request is not None
         assert request is not before
-        assert b"\r\n" + begins in b"\r\n" + request.head()
+        assert b"\r\n" + begins in b"\r\n" + request.head
 
 
 def test_after_a_target_in_absolute_form_host_counts_again() -> None:
@@ -135,7 +135,7 @@ def test_large_heads_are_not_remembered() -> None:
     assert first is not None
     assert second is not None
     assert first is not second
-    assert first.head() == second.head()
+    assert first.head == second.head
 
 
 @pytest.mark.parametrize(

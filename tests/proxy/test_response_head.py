@@ -141,7 +141,7 @@ def test_the_framing_that_a_client_is_told(
 )
 def test_what_follows_a_head(status: int, framing: bytes, length: int | None, body_length: int | None) -> None:
     head = response(b"HTTP/1.1 %d X\r\n%b\r\n" % (status, framing))
-    assert (head.length, head.body_length) == (length, body_length)
+    assert (head.means.length, head.body_length) == (length, body_length)
 
 
 def test_the_usual_head_is_that_for_the_usual_client() -> None:
@@ -165,7 +165,7 @@ def test_the_usual_head_is_that_for_the_usual_client() -> None:
     ],
 )
 def test_what_a_101_switches_to(lines: bytes, protocol: bytes) -> None:
-    assert response(b"HTTP/1.1 101 Switching Protocols\r\n" + lines + b"\r\n").upgrade == protocol
+    assert response(b"HTTP/1.1 101 Switching Protocols\r\n" + lines + b"\r\n").means.upgrade == protocol
 
 
 def test_a_101_is_written_anew() -> None:
@@ -189,7 +189,7 @@ def test_a_101_that_could_have_a_body_is_refused(bad: bytes) -> None:
 
 def test_an_upgrade_field_in_any_other_response_is_dropped() -> None:
     head = response(b"HTTP/1.1 426 Upgrade Required\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n")
-    assert head.upgrade == b""
+    assert head.means.upgrade == b""
     assert b"pgrade: " not in head.usual
 
 
@@ -198,6 +198,43 @@ def test_the_trailer_field_goes_on_only_with_trailers() -> None:
     assert fields_of(parsed(head + CHUNKED + b"\r\n", trailers=True).usual)["trailer"] == "Sum"
     for framing, trailers in ((CHUNKED, False), (LENGTH, True)):
         assert "trailer" not in fields_of(parsed(head + framing + b"\r\n", trailers=trailers).usual)
+
+
+def test_what_is_remembered_of_one_head_is_not_said_of_another() -> None:
+    for _ in range(2):
+        for line in (b"HTTP/1.0 200 OK", b"HTTP/1.1 200 OK", b"HTTP/1.1 204 OK", b"HTTP/1.1 200"):
+            for framing in (LENGTH, CHUNKED, CLOSE):
+                for own in (b"X-Own: a\r\nConnection: X-Own\r\n", b"X-Own: b\r\n", b"X: y\r\n"):
+                    if framing is CHUNKED and line == b"HTTP/1.0 200 OK":
+                        continue
+                    head = response(line + b"\r\n" + own + framing + b"\r\n")
+                    sent = fields_of(head.usual)
+                    assert head.status == int(line[9:12])
+                    assert head.usual.startswith(b"HTTP/1.1 %d %b\r\n" % (head.status, line[13:]))
+                    assert sent["via"] == line[5:8].decode() + " kalab"
+                    assert sent.get("x-own", "") == ("b" if b": b" in own else "")
+                    assert ("content-length" in sent) is (framing is LENGTH and head.status == 200)
+
+
+@pytest.mark.parametrize("near", range(120))
+def test_a_wrong_guess_of_where_a_head_ends_changes_nothing(near: int) -> None:
+    head = b"HTTP/1.1 200 OK\r\nA: b\r\nContent-Length: 9\r\n\r\n"
+    for body in (
+        b"",
+        b"\r\n",
+        b"\r\n\r\n",
+        b"\n\r\n\r\n",
+        b"x\r\n\r\n",
+        b"A: b\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\n\r\n",
+        head,
+    ):
+        found = read_response(head + body, LIMITS, False, near)
+        assert found is not None
+        assert found[1] == len(head)
+        assert found[0].usual == response(head).usual
+        with pytest.raises(BadHead):
+            read_response(head.replace(b":", b"", 1) + body, LIMITS, False, near)
 
 
 def test_what_follows_a_head_is_not_part_of_it_and_part_of_one_is_none() -> None:

@@ -19,9 +19,10 @@ from typing import Any
 
 import pytest
 from fakes import body_of, fields_of, status_of
+from live import upstream
 
 from proxy.config import ProxyConfig, override
-from proxy.server import Server
+from proxy.server import Server, open_sockets
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 PATIENCE_S = 30
@@ -567,4 +568,31 @@ async def test_one_line_repr() -> None:
     server = Server(override(ProxyConfig(), {"listen": "127.0.0.1:0", "log.access": "off"}))
     assert repr(server) == "<Server 127.0.0.1:0, 0 connections, 0 refused>"
     await server.start()
+    await server.drain()
+
+
+async def test_who_was_accepted_last_is_answered_before_it_ends() -> None:
+    """The kernel has completed their connections; the loop has had no turn to accept them when the proxy is stopped."""
+    async with upstream() as there:
+        server = Server(override(ProxyConfig(), {"listen": "127.0.0.1:0", "upstreams": there, "log.access": "off"}))
+        address = await server.start()
+        clients = [socket.create_connection(address, timeout=PATIENCE_S) for _ in range(3)]
+        for client in clients:
+            client.sendall(GET)
+        await server.drain()
+        for client in clients:
+            with closing(client):
+                assert client.recv(65536).startswith(b"HTTP/1.1 200 ")
+
+
+async def test_a_change_that_comes_when_it_stops_makes_it_listen_no_more() -> None:
+    config = override(ProxyConfig(), {"listen": "127.0.0.1:0", "upstreams": "127.0.0.1:9", "log.access": "off"})
+    server = Server(config)
+    await server.start()
+    opened = open_sockets(config)
+    prepared = server.prepare(config, opened)
+    server.stop_listening()
+    await server.commit(prepared)
+    assert [sock.fileno() for sock in opened] == [-1]
+    assert server.why_not_ready() == "draining"
     await server.drain()

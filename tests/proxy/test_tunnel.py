@@ -71,6 +71,18 @@ def test_a_request_with_a_body_does_not_ask(proxy: FakeProxy) -> None:
     assert body_of(head) == b"body"
 
 
+def test_a_head_request_may_ask_and_its_answer_has_no_body_all_the_same(proxy: FakeProxy) -> None:
+    client = proxy.client()
+    client.sends(ASKS.replace(b"GET", b"HEAD"))
+    server = proxy.accept()
+    server.sends(OK.removesuffix(b"ok"))
+    assert client.gets() == PASSED_OK.removesuffix(b"ok")
+    client.sends(GET)
+    server.gets()
+    server.sends(OK)
+    assert client.gets() == PASSED_OK
+
+
 @pytest.mark.parametrize(
     ("request_", "answer"),
     [

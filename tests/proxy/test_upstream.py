@@ -501,6 +501,39 @@ def test_other_limits_hold_at_once_for_what_is_idle(proxy: FakeProxy) -> None:
     assert proxy.last("upstream.closed")["idle_ms"] < 2500
 
 
+@pytest.mark.parametrize("most", [1, 0])
+def test_fewer_idle_ones_are_kept_at_once(proxy: FakeProxy, most: int) -> None:
+    clients = [proxy.client() for _ in range(3)]
+    for client in clients:
+        client.sends(GET)
+    servers = [proxy.accept() for _ in clients]
+    for server in servers:
+        server.sends(OK)
+        proxy.loop.passes(0.1)
+    fewer = override(proxy.config, {"pool.max_idle": most})
+    proxy.upstream.reconfigure(fewer.timeouts, fewer.pool)
+    assert [server.closed for server in servers] == [True, True, most == 0]
+    assert proxy.last("upstream.closed")["reason"] == "max_idle"
+    assert repr(proxy.upstream) == f"<Upstream 10.0.0.3:9000, {most} open, {most} idle, 0 waiting>"
+
+
+def test_one_that_makes_way_for_a_fresh_one_is_not_counted_as_reused(make_proxy: MakeProxy) -> None:
+    """A repeat waits in line; the connection that is parked meanwhile is closed for it."""
+    proxy = make_proxy(pool__max_connections=1)
+    repeated, server = proxy.pair()
+    repeated.sends(GET)
+    other = proxy.client()
+    other.sends(GET)
+    server.closes()
+    served = proxy.accept()
+    served.sends(OK)
+    assert status_of(other.gets()) == 200
+    assert served.closed
+    proxy.accept().sends(OK)
+    assert status_of(repeated.gets()) == 200
+    assert sum(proxy.upstream._reused.counts) == 1
+
+
 def test_room_for_more_is_given_at_once_to_those_who_wait(make_proxy: MakeProxy) -> None:
     proxy = make_proxy(pool__max_connections=1)
     proxy.client().sends(GET)

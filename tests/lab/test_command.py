@@ -1,0 +1,39 @@
+"""`kalab` where only the proxy was installed."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+# As if the package were not there: an import of it fails as the import system says it.
+WITHOUT_TYPER = """
+import sys
+class Missing:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] == "typer":
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+sys.meta_path.insert(0, Missing())
+sys.argv = ["kalab", *sys.argv[1:]]
+from lab.command import main
+main()
+"""
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "says"),
+    [
+        (["doctor"], 4, "error: this needs the lab, and typer is not installed: pip install 'kalab[lab]'"),
+        ([], 4, "error: this needs the lab, and typer is not installed"),
+        (["proxy", "--check"], 0, "the config is valid"),
+    ],
+)
+def test_without_the_labs_packages_there_is_the_proxy(words: list[str], code: int, says: str) -> None:
+    command = [sys.executable, "-c", WITHOUT_TYPER, *words]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == code
+    assert (done.stdout + done.stderr).startswith(says)
+    assert "Traceback" not in done.stderr

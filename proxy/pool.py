@@ -188,7 +188,7 @@ class ConnectionPool(Generic[C]):
         return expired or _NOTHING
 
     def surplus(self) -> Sequence[tuple[C, CloseReason]]:
-        """Takes out the idle connections beyond `max_idle`, which may be less now; first those that are idle longest."""
+        """Takes out the idle connections beyond `max_idle`, which may be less now: those that are idle longest."""
         surplus: list[tuple[C, CloseReason]] = []
         while self.idle_count > max(0, self._max_idle):
             lane = min((lane for lane in self._lanes.values() if lane), key=lambda lane: lane[0].idle_since)

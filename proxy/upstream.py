@@ -266,7 +266,7 @@ class Upstream:
             }
         try:
             await self.loop.create_connection(lambda: connection, self.host, self.port, **options)
-        except (OSError, UnicodeError) as problem:  # UnicodeError: a name that no resolver can be asked for
+        except (OSError, ValueError) as problem:  # ValueError: a name that no resolver or certificate can be asked for
             self._connect_failed(connection, classify(problem, response_started=False, connecting=True))
 
     def _connect_failed(self, connection: UpstreamConnection, failure: Failure) -> None:
@@ -282,18 +282,22 @@ class Upstream:
         if not self._line:
             return
         self._serving_line = True
-        now = monotonic()
+        try:
+            self._serve_all(monotonic())
+        finally:
+            self._serving_line = False
+
+    def _serve_all(self, now: float) -> None:
         while self._line:
             fresh = self._line[0].fresh
             connection = None if fresh else self.take_idle(now)
             if connection is None and not self._make_room(now, fresh):
-                break
+                return
             sink = self._line.popleft().sink
             if connection is not None:
                 sink.connected(connection, now)
             else:
                 self._connect(sink)
-        self._serving_line = False
 
 
 def close_all(connections: Sequence[tuple[UpstreamConnection, CloseReason]]) -> None:

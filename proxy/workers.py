@@ -242,12 +242,9 @@ class Master:
             return "no worker serves"
         seen = [worker.last for worker in self.workers.values() if worker.last is not None]
         for snapshot in seen:
-            states: dict[str, set[str]] = {}
-            for upstream in snapshot.upstreams:
-                states.setdefault(upstream.group, set()).add(upstream.state)
-            for group, known in states.items():
-                if known.isdisjoint(USABLE):
-                    return f"worker {snapshot.worker}: group {group} has no usable upstream"
+            states = {upstream.state for upstream in snapshot.upstreams}
+            if states and states.isdisjoint(USABLE):  # as in Groups: one group that has nobody leaves the others theirs
+                return f"worker {snapshot.worker}: no group has a usable upstream"
         return ""
 
     # ---- the end
@@ -266,9 +263,9 @@ class Master:
             worker.stop()
         late = asyncio.create_task(self._kill_who_stays(self.config.drain_grace))
         await asyncio.gather(*ends)
-        for task in (late, self._hurrying):
-            if task is not None:
-                task.cancel()
+        late.cancel()
+        if self._hurrying is not None:
+            self._hurrying.cancel()
         for worker in workers:
             worker.close()
 

@@ -74,6 +74,7 @@ KeepaliveSeconds = Annotated[Seconds, Bounds(f"whole seconds, from 1s to {_LONGE
 Linger = Annotated[Seconds, Bounds('"off" or "0s"', lambda s: s in (0, inf))]
 Count = Annotated[int, Bounds("0 or more", lambda n: n >= 0)]
 AtLeastOne = Annotated[int, Bounds("1 or more", lambda n: n >= 1)]
+Backlog = Annotated[int, Bounds("1 to 2147483647", lambda n: 1 <= n < 1 << 31)]  # an int of C, in listen(2)
 KeepaliveCount = Annotated[int, Bounds(f"between 1 and {_MOST_KEEPALIVES}", lambda n: 1 <= n <= _MOST_KEEPALIVES)]
 Share = Annotated[float, Bounds("between 0 and 1", lambda x: 0 <= x <= 1)]
 Size = Annotated[Bytes, Bounds("more than 0", lambda n: n > 0)]

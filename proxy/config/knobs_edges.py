@@ -9,7 +9,7 @@ import msgspec
 
 from proxy.config.bounds import (
     AdminListen,
-    AtLeastOne,
+    Backlog,
     Host,
     HostOrNone,
     KeepaliveCount,
@@ -97,7 +97,7 @@ class SocketConfig(msgspec.Struct, frozen=True, kw_only=True):
 class ListenerConfig(msgspec.Struct, frozen=True, kw_only=True):
     """The socket that clients connect to."""
 
-    backlog: AtLeastOne = 4096
+    backlog: Backlog = 4096
     """Connections that the kernel completes before they are accepted. Default 4096; the kernel's own limit,
     net.core.somaxconn, comes on top."""
 

@@ -77,3 +77,16 @@ def expected(seen: Counter[str]) -> tuple[Counter[str], Counter[str]]:
         if cause:
             causes[cause] += times
     return codes, causes
+
+
+async def test_a_worker_that_hangs_keeps_neither_the_counts_nor_the_end_from_coming(fleet: Fleet) -> None:
+    """It is stopped (SIGSTOP), so it neither answers its master nor hears that it should end."""
+    proxy = fleet.proxy([fleet.upstream()], "--workers", "2", "--drain_grace", "1s", admin=True, log=False)
+    async with Traffic([proxy.address], rate=200, clients=20, target="/ok", most=100) as traffic:
+        await traffic.finished()
+    before = await asyncio.to_thread(proxy.counted, "requests", "code")
+    hung = proxy.children()[0]
+    os.kill(hung, signal.SIGSTOP)
+    assert await asyncio.to_thread(proxy.counted, "requests", "code") == before == {"200": 100}
+    assert proxy.stop() == 0
+    assert proxy.says(f"(pid {hung}) does not end, and is killed") == 1

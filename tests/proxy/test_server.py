@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 from fakes import body_of, fields_of, status_of
-from live import upstream
+from live import upstream as answering
 
 from proxy.config import ProxyConfig, override
 from proxy.server import Server, open_sockets
@@ -573,7 +573,7 @@ async def test_one_line_repr() -> None:
 
 async def test_who_was_accepted_last_is_answered_before_it_ends() -> None:
     """The kernel has completed their connections; the loop has had no turn to accept them when the proxy is stopped."""
-    async with upstream() as there:
+    async with answering() as there:
         server = Server(override(ProxyConfig(), {"listen": "127.0.0.1:0", "upstreams": there, "log.access": "off"}))
         address = await server.start()
         clients = [socket.create_connection(address, timeout=PATIENCE_S) for _ in range(3)]

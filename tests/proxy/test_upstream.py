@@ -445,6 +445,7 @@ def test_a_connect_that_takes_too_long_is_a_504(proxy: FakeProxy) -> None:
         (ConnectionRefusedError(111, "Connection refused"), "connect_refused"),
         (OSError(113, "No route to host"), "connect_failed"),
         (UnicodeError("label empty or too long"), "connect_failed"),  # the upstream a..b:80
+        (ValueError("a leading dot"), "connect_failed"),  # of the TLS context, with the upstream .a:443
     ],
 )
 def test_a_connect_that_fails_is_a_502(proxy: FakeProxy, problem: Exception, cause: str) -> None:

@@ -69,7 +69,7 @@ def main(argv: list[str]) -> int:
         return complain(str(problem))
     except OSError as problem:
         what = os.strerror(problem.errno) if problem.errno else str(problem)
-        return complain(f"{problem.filename or loaded.config.listen}: {what}")
+        return complain(f"{place_of(problem.filename or loaded.config.listen, loaded)}: {what}")
     return 0
 
 
@@ -131,10 +131,22 @@ async def open_admin(loaded: Loaded, control: Control) -> Any:
     try:
         host, port = await admin.start()
     except OSError as problem:
-        raise ConfigError(f"admin.listen: {config.listen}: {problem.strerror or problem}") from None
+        what = os.strerror(problem.errno) if problem.errno else str(problem)  # the loop's own words say it twice
+        raise ConfigError(f'admin.listen: {config.listen}: {what}; choose another, or "off"') from None
     if config.listen.endswith(":0"):
         say(f"admin on {written(host, port)}")
     return admin
+
+
+def place_of(name: object, loaded: Loaded) -> str:
+    """What could not be opened, behind the key that names it and where that is said."""
+    config = loaded.config
+    named = {"listen": config.listen, "log.access": config.log.access, "log.events": config.log.events}
+    for key, value in named.items():
+        if value == name:
+            origin = loaded.origins[key]
+            return f"{key}: {name}" if origin.startswith(("--", "default")) else f"{origin}: {key}: {name}"
+    return str(name)
 
 
 def check(loaded: Loaded, *, show_sockets: bool) -> None:

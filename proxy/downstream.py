@@ -117,7 +117,7 @@ class DownstreamConnection(DownstreamBody):
         elif state == LINGERING:
             self._linger_on()
         elif state == CLOSED:
-            self._drop()
+            self._close_is_late()
         elif self._writing_paused:
             self._stalls()
         elif state == IDLE:

@@ -125,7 +125,9 @@ class DownstreamSocket(asyncio.Protocol):
         self._close_reason = reason
         self._enter(CLOSED)
         self._cut_off(cause)
-        self.deadline.set(self._gateway.config.timeouts.body_gap)  # for what is still to be written
+        gap = self._gateway.config.timeouts.body_gap  # for what is still to be written
+        self._lingers_until = self._loop.time() + gap
+        self.deadline.set(LINGER_S if self._tls else gap)
         self._transport.close()
 
     def _abort(self, reason: str, cause: Failure = Failure.CLIENT_CLOSED) -> None:
@@ -184,6 +186,18 @@ class DownstreamSocket(asyncio.Protocol):
             self.deadline.set(self._gateway.config.timeouts.body_gap)
         else:
             self.close("write_timeout", Failure.CLIENT_STALLED)
+            self._drop()
+
+    def _close_is_late(self) -> None:
+        """What was written last has not been taken; or under TLS it has, and the client does not answer close_notify.
+
+        Many do not, and would hold a descriptor and a place for nothing (RFC 8446 §6.1 asks nobody to wait for it).
+        """
+        if not self._undelivered():
+            self._transport.abort()
+        elif self._tls and self._loop.time() < self._lingers_until:
+            self.deadline.set(LINGER_S)
+        else:
             self._drop()
 
     def _drop(self) -> None:

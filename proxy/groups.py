@@ -16,6 +16,7 @@ import asyncio
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from time import monotonic
 from typing import Final, NamedTuple
 
@@ -131,6 +132,7 @@ class Running:
             reused=self._counters.group(config.name).reused,
         )
         upstream.weight = endpoint.weight
+        upstream.on_problem = partial(self._cannot_connect, endpoint.address)
         upstream.connections = set()
         return upstream
 
@@ -138,6 +140,9 @@ class Running:
         if change.health is Health.EJECTED:
             self._counters.upstream(self.group.name, change.name).ejections += 1
         say(f"group {self.group.name}: {change.name} is {change.health.value}: {change.because}")
+
+    def _cannot_connect(self, address: str, why: str) -> None:
+        say(f"group {self.group.name}: no connection to {address}: {why}")
 
     def _tls_for_checks(self, address: str) -> CheckTls | None:
         upstream = self.group.members.get(address)

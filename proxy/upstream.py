@@ -12,6 +12,7 @@ Rules of this file:
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 import ssl
 from bisect import bisect_left
@@ -32,6 +33,7 @@ from proxy.pool import CloseReason, ConnectionPool
 from proxy.sides import Emit, ResponseSink
 from proxy.upstream_connection import QuickAckConnection, UpstreamConnection
 
+TOLD_AGAIN_S: Final = 10.0  # how often, at most, why connects fail is told
 JUST_PARKED_S: Final = 0.001  # longer than a turn of the loop mostly takes
 
 
@@ -83,6 +85,8 @@ class Upstream:
         self.trailers = trailers
         self.counters = UpstreamCounters() if counters is None else counters
         self._reused = Histogram.of(IDLE_AGES) if reused is None else reused
+        self.on_problem: Callable[[str], None] = _nobody_asks  # called with why a connect failed, now and then
+        self._problem, self._told_at = "", -inf
         self.failing = 0  # failures in a row, as its group counts them
         self.fastest_connect = inf  # seconds
         self.pool: ConnectionPool[UpstreamConnection] = ConnectionPool(pool, timeouts.upstream_idle)
@@ -184,6 +188,7 @@ class Upstream:
         return self.fastest_connect
 
     def opened(self, connection: UpstreamConnection) -> None:
+        self._problem = ""
         sink, _ = self._connecting.pop(connection)
         sink.connected(connection, monotonic())
 
@@ -267,6 +272,7 @@ class Upstream:
         try:
             await self.loop.create_connection(lambda: connection, self.host, self.port, **options)
         except (OSError, ValueError) as problem:  # ValueError: a name that no resolver or certificate can be asked for
+            self._tell(problem)
             self._connect_failed(connection, classify(problem, response_started=False, connecting=True))
 
     def _connect_failed(self, connection: UpstreamConnection, failure: Failure) -> None:
@@ -274,6 +280,15 @@ class Upstream:
             sink, _ = self._connecting.pop(connection)
             connection.close(CloseReason.FAILED)
             sink.not_connected(failure)
+
+    def _tell(self, problem: Exception) -> None:
+        """Why a connect failed: once for each reason, and a storm of several is told of now and then."""
+        now = monotonic()
+        why = reason_of(problem)
+        if why == self._problem or now < self._told_at + TOLD_AGAIN_S:
+            return
+        self._problem, self._told_at = why, now
+        self.on_problem(why)
 
     def _serve_line(self) -> None:
         """Gives those who wait what there is now: an idle connection, or room for a new one."""
@@ -298,6 +313,23 @@ class Upstream:
                 sink.connected(connection, now)
             else:
                 self._connect(sink)
+
+
+def reason_of(problem: Exception) -> str:
+    """Why a connect failed, in words for whoever runs the proxy."""
+    if isinstance(problem, ssl.SSLCertVerificationError):
+        return f"its certificate cannot be verified: {problem.verify_message}"
+    if isinstance(problem, ssl.SSLError):
+        return f"TLS: {problem}"
+    if isinstance(problem, socket.gaierror):
+        return f"its name cannot be resolved: {problem.strerror}"
+    if isinstance(problem, OSError) and problem.errno:
+        return os.strerror(problem.errno)
+    return str(problem) or type(problem).__name__
+
+
+def _nobody_asks(_: str) -> None:
+    pass
 
 
 def close_all(connections: Sequence[tuple[UpstreamConnection, CloseReason]]) -> None:

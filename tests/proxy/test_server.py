@@ -285,6 +285,9 @@ def test_an_upstream_that_is_not_there_is_a_502(start: Start, upstream: Listener
             client.sendall(GET)
             page = read_message(client)
             assert (status_of(page), fields_of(page)["x-kalab-cause"]) == (502, "connect_refused")
+    code, _, err = proxy.stop()
+    assert code == 0
+    assert err == f"group default: no connection to {upstream.address}: Connection refused\n"
 
 
 def test_a_client_that_leaves_takes_the_upstream_connection_along(start: Start, upstream: Listener) -> None:
@@ -485,8 +488,8 @@ def run(*flags: str, env: dict[str, str] | None = None) -> tuple[int, str, str]:
         (["--timeouts.connect"], r"argument --timeouts\.connect: expected one argument"),
         (["proxy.toml"], r"proxy\.toml"),
         (["--config", "/nowhere/proxy.toml"], r"/nowhere/proxy\.toml: No such file"),
-        (["--log.events", "/nowhere/events.jsonl"], r"/nowhere/events\.jsonl: No such file"),
-        (["--listen", "192.0.2.1:80"], r"192\.0\.2\.1:80: "),
+        (["--log.events", "/nowhere/events.jsonl"], r"log\.events: /nowhere/events\.jsonl: No such file"),
+        (["--listen", "192.0.2.1:80"], r"listen: 192\.0\.2\.1:80: "),
     ],
 )
 def test_a_mistake_is_one_line_and_exit_3(flags: list[str], says: str) -> None:
@@ -498,7 +501,7 @@ def test_a_mistake_is_one_line_and_exit_3(flags: list[str], says: str) -> None:
 def test_a_port_in_use_is_one_line_and_exit_3(upstream: Listener) -> None:
     code, out, err = run("--listen", upstream.address)
     assert (code, out) == (3, "")
-    assert err == f"error: {upstream.address}: Address already in use\n"
+    assert err == f"error: listen: {upstream.address}: Address already in use\n"
 
 
 def test_a_mistake_in_a_file_names_file_line_and_key(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import signal
 import socket
 import ssl
 import struct
+import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
@@ -460,6 +461,31 @@ async def test_the_end_answers_tls_clients_too(papers: Papers, shop: str) -> Non
         assert answer.endswith(b"ok")
         assert await running.ended() == 0
     server.close()
+
+
+async def test_the_end_does_not_wait_for_clients_that_answer_no_close_notify(papers: Papers, shop: str) -> None:
+    async def client(address: tuple[str, int]) -> None:
+        def ask_and_stay() -> None:
+            plain = socket.create_connection(address)
+            with papers.client().wrap_socket(plain, server_hostname="shop.test") as client:
+                client.sendall(GET)
+                assert client.recv(4096).startswith(b"HTTP/1.1 200")
+                running.signal(signal.SIGTERM)
+                ended.wait(PATIENCE_S)
+
+        await asyncio.get_running_loop().run_in_executor(None, ask_and_stay)
+
+    ended = threading.Event()
+    async with (
+        upstream() as there,
+        proxy("--upstreams", there, "--tls.certificates", shop, "--drain_grace", "25s") as running,
+    ):
+        asked = asyncio.get_running_loop().create_task(client((running.host, running.port)))
+        began = time.monotonic()
+        assert await running.ended() == 0
+        assert time.monotonic() - began < 20
+        ended.set()
+        await asked
 
 
 # ---- upstreams

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import select
 import socket
+import ssl
 
 import pytest
 from conftest import MakeProxy
@@ -711,3 +713,30 @@ def test_a_step_that_does_not_exist_is_refused(proxy: FakeProxy) -> None:
     _, server = proxy.pair()
     with pytest.raises(RuntimeError, match="cannot become IDLE"):
         server.protocol._enter(State.IDLE)
+
+
+@pytest.mark.parametrize(
+    ("problem", "says"),
+    [
+        (ConnectionRefusedError(errno.ECONNREFUSED, "Connect call failed ('10.0.0.3', 9000)"), "Connection refused"),
+        (OSError(errno.EMFILE, "no more"), "Too many open files"),
+        (
+            socket.gaierror(socket.EAI_NONAME, "Name or service not known"),
+            "its name cannot be resolved",
+        ),
+        (ssl.SSLError(1, "[SSL: WRONG_VERSION_NUMBER] wrong version number"), "TLS: [SSL: WRONG"),
+        (ValueError("server_hostname cannot be an empty string"), "server_hostname cannot be an empty string"),
+    ],
+)
+def test_why_a_connect_fails_is_told_once_for_each_reason_and_not_too_often(
+    proxy: FakeProxy, problem: Exception, says: str
+) -> None:
+    told: list[str] = []
+    proxy.upstream.on_problem = told.append
+    for _ in range(3):
+        proxy.client().sends(GET)
+        proxy.loop.turn()
+        while proxy.loop.dials:
+            proxy.loop.dials[0].fail(problem)
+    assert len(told) == 1
+    assert told[0].startswith(says)

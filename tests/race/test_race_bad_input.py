@@ -83,8 +83,10 @@ def test_a_port_in_use_is_one_line() -> None:
         code, stderr = proxy("--listen", f"127.0.0.1:{port}", *quiet)
         admin_code, admin_stderr = proxy("--listen", "127.0.0.1:0", "--admin.listen", f"127.0.0.1:{port}")
     assert code == admin_code == USAGE
-    assert re.fullmatch(rf"error: 127\.0\.0\.1:{port}: Address already in use\n", stderr), stderr
-    assert re.fullmatch(rf"error: admin\.listen: 127\.0\.0\.1:{port}: .*in use.*\n", admin_stderr), admin_stderr
+    assert re.fullmatch(rf"error: listen: 127\.0\.0\.1:{port}: Address already in use\n", stderr), stderr
+    assert re.fullmatch(rf"error: admin\.listen: 127\.0\.0\.1:{port}: Address already in use; .*\n", admin_stderr), (
+        admin_stderr
+    )
 
 
 def test_an_unknown_config_key_names_file_line_and_nearest_key(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ HOP_BY_HOP = ("Connection", "Keep-Alive", "Transfer-Encoding", "TE", "Trailer", 
 
 
 def application(upstream: int) -> web.Application:
-    async def session(app: web.Application):  # type: ignore[no-untyped-def]
+    async def session(app: web.Application):  # type: ignore[no-untyped-def]  # its type is aiohttp's, and long
         connector = aiohttp.TCPConnector(limit=0, limit_per_host=0, keepalive_timeout=60)
         async with aiohttp.ClientSession(connector=connector, auto_decompress=False) as client:
             app["client"] = client

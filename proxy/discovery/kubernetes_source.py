@@ -151,7 +151,7 @@ class KubernetesSource(TaskSource):
 
 
 def _import_aiohttp() -> None:
-    import proxy.discovery.kubernetes_api  # noqa: F401
+    import proxy.discovery.kubernetes_api  # noqa: F401 - importing it is all that is wanted: aiohttp takes a while
 
 
 def api_address(api: str, environ: Mapping[str, str]) -> str:

@@ -5,6 +5,7 @@
 #   make test     the whole suite                                    make lock    remake requirements/ (needs network)
 #   make check    lint, format, types, architecture                  make clean   remove what these verbs made
 #   make fuzz     the fuzzers, for a minute                          make faults  what breaks around the proxy, in full
+#   make compiled the proxy as C extensions, in build/compiled; needs a C compiler and Python's headers
 #
 # PYTHON=/path/to/python3 chooses the interpreter of .venv.
 
@@ -19,10 +20,16 @@ MADE := $(VENV)/.made
 LAB  := $(VENV)/.lab
 DEV  := $(VENV)/.dev
 
+# The compiled proxy: its folder, made anew when a source changes, and the way to run Python so that it comes first.
+COMPILED := build/compiled
+HEADERS  := import os, sysconfig; print("yes" * os.path.exists(sysconfig.get_path("include") + "/Python.h"))
+HAS_C    := $(shell command -v cc >/dev/null && "$(PYTHON)" -c '$(HEADERS)' 2>/dev/null)
+AS_C     := PYTHONSAFEPATH=1 PYTHONPATH="$(CURDIR)/$(COMPILED)"
+
 LOCKER := uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --no-header --no-annotate
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check fuzz faults bench lock clean
+.PHONY: help demo test check fuzz faults bench compiled lock clean
 .DELETE_ON_ERROR:
 # pip must not run twice in one environment at a time.
 .NOTPARALLEL:
@@ -34,11 +41,17 @@ demo: $(LAB)
 	@$(BIN)/kalab demo
 
 # The timing-sensitive tests run alone, after the others. ARGS="-k pool" narrows the fast ones and leaves the rest out.
-test: $(DEV)
+test: $(DEV) $(if $(ARGS),,$(if $(HAS_C),compiled))
 	@echo "tests: fast"
 	@$(PYTEST) -q -m "not race and not faults" $(ARGS)
+	@$(if $(ARGS),,$(if $(HAS_C),$(TEST_COMPILED),$(NOT_COMPILED)))
 	@$(if $(ARGS),,echo "tests: races and faults over real sockets, one at a time")
 	@$(if $(ARGS),,$(PYTEST) -q -m "race or faults")
+
+NOT_COMPILED = echo "tests: no C compiler or no Python.h, so the compiled proxy is not tested"; test -z "$$CI"
+TEST_COMPILED = echo "tests: the same of the proxy, compiled"; $(AS_C) $(PYTEST) -q --compiled \
+	-o pythonpath="$(COMPILED) . tests/proxy tests/corpus" -m "not race and not faults and not plain" \
+	tests/corpus tests/proxy
 
 check: $(DEV)
 	@echo "check: lint"; $(BIN)/ruff check --quiet .
@@ -46,7 +59,8 @@ check: $(DEV)
 	@echo "check: types"; $(BIN)/mypy --strict --no-error-summary
 	@echo "check: architecture"; $(PYTEST) -qq tests/test_architecture.py tests/test_project.py
 
-# ARGS="--seconds 600 --seed 7 requests" makes it longer, or one target's; what is found goes to runs/fuzz/.
+# ARGS="--seconds 600 --seed 7 requests" makes it longer, or one target's; ARGS="--counts full" runs as many as
+# docs/armour.md says, in a quarter of an hour. What is found goes to runs/fuzz/.
 fuzz: $(DEV)
 	@$(BIN)/python tests/fuzz $(ARGS)
 
@@ -56,6 +70,14 @@ faults: $(DEV)
 
 bench: $(LAB)
 	@$(BIN)/python -m bench.run $(ARGS)
+
+compiled: $(COMPILED)/.made
+
+$(COMPILED)/.made: hatch_build.py pyproject.toml $(shell find proxy -name '*.py') $(DEV)
+	@echo "setup: the compiled proxy"
+	@rm -rf $(COMPILED)
+	@KALAB_COMPILE=1 $(PIP) install --no-deps --no-build-isolation --target $(COMPILED) .
+	@touch $@
 
 # dev is resolved first and constrains the others, so that one environment grows from lab to dev without a change.
 lock: $(DEV)

@@ -9,7 +9,7 @@ from bench.peers.caddy import CADDY
 from bench.peers.envoy import ENVOY
 from bench.peers.go import GO
 from bench.peers.haproxy import HAPROXY
-from bench.peers.kalab import KALAB
+from bench.peers.kalab import KALAB, KALAB_COMPILED
 from bench.peers.nginx import PLAIN, WITH_BUFFERS
 from bench.peers.node import NODE
 
@@ -18,6 +18,7 @@ CONTESTANTS = (
     PLAIN,
     WITH_BUFFERS,
     KALAB,
+    KALAB_COMPILED,
     HAPROXY,
     ENVOY,
     CADDY,

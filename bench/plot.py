@@ -53,10 +53,10 @@ def _bar(name: str, own: Sequence[Round], cost: float, scale: float, y: int) -> 
     end = WIDTH - LEFT - RIGHT
     user = min(median(r.user_us for r in own) * scale, end)
     whole = min(cost * scale, end)
-    weight = ' font-weight="bold"' if name == OURS else ""
+    weight = ' font-weight="bold"' if name in OURS else ""
     yield f'<text x="{LEFT - 8}" y="{y + 12}" text-anchor="end"{weight}>{escape(name)}</text>'
     yield f'<rect x="{LEFT}" y="{y}" width="{whole:.1f}" height="{BAR}" fill="{SYSTEM}"/>'
-    yield f'<rect x="{LEFT}" y="{y}" width="{user:.1f}" height="{BAR}" fill="{OWN if name == OURS else USER}"/>'
+    yield f'<rect x="{LEFT}" y="{y}" width="{user:.1f}" height="{BAR}" fill="{OWN if name in OURS else USER}"/>'
     low, high = (min(edge(r.cpu_us for r in own) * scale, end) for edge in (min, max))
     middle = y + BAR / 2
     yield f'<path d="M{LEFT + low:.1f} {middle}H{LEFT + high:.1f}" stroke="black" fill="none"/>'

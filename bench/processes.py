@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import resource
 import signal
 import socket
@@ -127,7 +128,7 @@ def free_port() -> int:
 
 
 class Server:
-    """A server process on 127.0.0.1. Without a port it must announce one: `listening on 127.0.0.1:PORT` on stdout."""
+    """A server process on 127.0.0.1. Without a port it must announce one, in a line: `listening on 127.0.0.1:PORT`."""
 
     def __init__(
         self, name: str, argv: Sequence[str], *, room: Path, cwd: Path, cores: frozenset[int], port: int = 0
@@ -183,10 +184,10 @@ class Server:
 
     def _is_ready(self) -> bool:
         if not self.port:
-            announced = self._out.read_text(errors="replace").partition("listening on 127.0.0.1:")[2]
-            if "\n" not in announced:
+            announced = re.search(r"listening on 127\.0\.0\.1:(\d+)\b.*\n", self._out.read_text(errors="replace"))
+            if announced is None:
                 return False
-            self.port = int(announced.split("\n", 1)[0])
+            self.port = int(announced[1])
         try:
             socket.create_connection(("127.0.0.1", self.port), timeout=1.0).close()
         except OSError:

@@ -208,8 +208,9 @@ def conclude(rounds: Sequence[Round], weighed: list[idle.Idle], chosen: argparse
         found = verdict.doubts(load, own, cores=len(os.sched_getaffinity(0)))
         said = "\n".join(["Inconclusive:", *(f"- {doubt}" for doubt in found)]) if found else "Measured."
         parts.append(f"## {load.title}\n\n{verdict.table(load, own, titles)}\n\n{said}")
-        if not found and (sentence := verdict.conclusion(load, own)):
-            parts.append(sentence)
+        if not found:
+            said_of_ours = (verdict.conclusion(load, own, name) for name in verdict.OURS)
+            parts.extend(sentence for sentence in said_of_ours if sentence)
         doubts += [f"{load.name}: {doubt}" for doubt in found]
     if weighed:
         parts.append(f"## Idle clients\n\n{idle.table(weighed, titles)}")

@@ -25,7 +25,7 @@ STOLEN_AT_MOST = 0.02
 SPREAD_AT_MOST = 0.5
 ON_SCHEDULE = 0.9  # of the requests that a fixed rate asks for; each connection pauses before its first, too
 CONTROL = "direct"
-OURS = "kalab"
+OURS = ("kalab", "kalab-compiled")
 SHARES = {"load generator": "load_share", "upstream": "upstream_share", "others": "others_share"}
 
 
@@ -124,9 +124,9 @@ def _doubts_of_one(load: Workload, rounds: Sequence[Round], *, proxied: bool) ->
     return found
 
 
-def conclusion(load: Workload, rounds: Sequence[Round]) -> str:
-    """Ours beside the target, in one sentence; empty when there is none, or either was not measured."""
-    ours, theirs = ([r for r in rounds if r.contestant == name and r.whole] for name in (OURS, load.yardstick))
+def conclusion(load: Workload, rounds: Sequence[Round], name: str) -> str:
+    """One of ours beside the target, in one sentence; empty when there is none, or either was not measured."""
+    ours, theirs = ([r for r in rounds if r.contestant == each and r.whole] for each in (name, load.yardstick))
     if not (load.target and ours and theirs):
         return ""
     if load.rate:
@@ -135,12 +135,12 @@ def conclusion(load: Workload, rounds: Sequence[Round]) -> str:
             return ""
         found = " and ".join(f"{p} {ratio:.2f} ×" for p, ratio in zip(LATENCIES, ratios, strict=True))
         met = all(ratio is not None and ratio <= load.target for ratio in ratios)
-        return f"Target {_met(met)}: adds {found} what {load.yardstick} adds, allowed {load.target:g} ×."
+        return f"{name}: target {_met(met)}: adds {found} what {load.yardstick} adds, allowed {load.target:g} ×."
     costs = against(load.yardstick, ours, rounds)
     if not costs:
         return ""
     met = median(costs) <= load.target
-    return f"Target {_met(met)}: {with_range(costs, '.2f')} × {load.yardstick}, allowed {load.target:g} ×."
+    return f"{name}: target {_met(met)}: {with_range(costs, '.2f')} × {load.yardstick}, allowed {load.target:g} ×."
 
 
 def _met(met: bool) -> str:

@@ -41,6 +41,7 @@ NEEDED_FILES = 4096
 TIMED_FOR_S = 0.05
 NAP_S = 0.001
 LATE_MS = 3.0
+BUILDS = {"plain": "plain Python", "compiled": "compiled by mypyc"}
 """Sleeps that end later than this at p99 blur a window of a few round trips of 1 ms."""
 
 TOOLS = {
@@ -159,8 +160,9 @@ def _proxy(config: Path | None) -> Iterator[Finding]:
             raise UsageError(str(error)) from None
         yield Finding("proxy", False, f"it does not start: {_tidy(str(error))}", "Mend what it says, or make clean.")
         return
-    parser = f"{facts.build['parser']}, with llhttp of httptools {facts.build['httptools']}"
+    parser = f"{facts.build['parser']} of httptools {facts.build['httptools']}"
     yield Finding("proxy parser", True, parser)
+    yield Finding("proxy build", True, BUILDS[facts.build["build"]])
     sentence = f"{facts.clients} at a time in each process; open files: {_limit_text(facts.descriptors)}"
     few = f"For {facts.wanted_clients} let an administrator raise the hard limit of open files."
     enough = facts.clients >= facts.wanted_clients

@@ -11,6 +11,7 @@ IN_CI = os.environ.get("CI", "").lower() not in ("", "0", "false")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--compiled", action="store_true", help="the proxy is the compiled one; see `make test`")
     parser.addoption("--full", action="store_true", help="fault tests in their full size; see `make faults`")
 
 

@@ -1,14 +1,22 @@
-"""Our proxy, as `python -m proxy` starts it: every feature at its default, but no access log, like everybody here."""
+"""Our proxy, as `python -m proxy` starts it: every feature at its default, but no access log, like everybody here.
+
+Twice: as it is, and as `make compiled` leaves it in `build/compiled`.
+"""
 
 from __future__ import annotations
 
 import sys
+from filecmp import cmpfiles
+from pathlib import Path
 
 from bench.peers.base import TREE, Contestant, Place
 from bench.processes import Server, free_port
 
+COMPILED = TREE / "build" / "compiled"
 
-def start(place: Place, name: str = "kalab", more: str = "") -> Server:
+
+def start(place: Place, name: str = "kalab", more: str = "", tree: Path = TREE) -> Server:
+    """`more`: lines of its config, of the top level. `tree`: the folder that has the package."""
     file = place.room / f"{name}.toml"
     file.write_text(
         'listen = "127.0.0.1:0"\n'
@@ -19,7 +27,19 @@ def start(place: Place, name: str = "kalab", more: str = "") -> Server:
         "utf-8",
     )
     argv = [sys.executable, "-m", "proxy", "--config", str(file)]
-    return Server(name, argv, room=place.room, cwd=TREE, cores=place.cores)
+    return Server(name, argv, room=place.room, cwd=tree, cores=place.cores)
+
+
+def _start_compiled(place: Place) -> Server:
+    return start(place, "kalab-compiled", tree=COMPILED)
+
+
+def _not_compiled() -> str:
+    """Whether there is a compiled build of these very sources; "" if so."""
+    sources = [str(file.relative_to(TREE)) for file in (TREE / "proxy").rglob("*.py")]
+    _, changed, unknown = cmpfiles(TREE, COMPILED, sources, shallow=False)
+    return "not installed: make compiled" if changed or unknown else ""
 
 
 KALAB = Contestant("kalab", "**kalab**, `python -m proxy`", lambda: "", start)
+KALAB_COMPILED = Contestant("kalab-compiled", "**kalab**, compiled", _not_compiled, _start_compiled)

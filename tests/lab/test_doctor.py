@@ -26,7 +26,7 @@ MAKES = {"relay": Ability(True, how="any user"), "netns": Ability(False, why_not
 
 
 FACTS = ProxyFacts(
-    build={"parser": "python", "httptools": "0.9.0"},
+    build={"build": "plain", "parser": "llhttp", "httptools": "0.9.0"},
     wanted_clients=10_000,
     clients=118,
     descriptors=300,
@@ -91,7 +91,8 @@ def test_open_files_are_judged_by_the_hard_limit_for_the_lab_raises_the_soft_one
 
 
 def test_what_the_proxy_does_not_get_is_told() -> None:
-    assert finding("proxy parser").sentence == "python, with llhttp of httptools 0.9.0"
+    assert finding("proxy parser").sentence == "llhttp of httptools 0.9.0"
+    assert finding("proxy build").sentence == "plain Python"
     clients = finding("proxy clients")
     assert (clients.ok, clients.sentence) == (None, "118 at a time in each process; open files: 300")
     assert clients.remedy == "For 10000 let an administrator raise the hard limit of open files."

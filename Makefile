@@ -64,7 +64,7 @@ check: $(DEV)
 fuzz: $(DEV)
 	@$(BIN)/python tests/fuzz $(ARGS)
 
-# About a quarter of an hour, half of it the soak.
+# About forty minutes, most of it the soak and a million requests through the pool.
 faults: $(DEV)
 	@$(PYTEST) -q -s -m faults --full $(ARGS)
 

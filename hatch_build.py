@@ -40,7 +40,8 @@ class CompiledProxy(BuildHookInterface):  # type: ignore[type-arg]
     _made: Path | None = None
 
     def dependencies(self) -> list[str]:
-        return NEEDS if self._wanted("standard") else []
+        # mypyc goes by types, so those of the packages that the proxy stands on are needed too.
+        return [*NEEDS, *self.metadata.core.dependencies] if self._wanted("standard") else []
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         if not self._wanted(version):

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import signal
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
@@ -48,6 +49,18 @@ class Child:
         """Waits for the child's "listening on HOST:PORT" line. Raises CannotRunError when it ends instead."""
         line = await self._first_line()
         return [_address(word) for word in line.removeprefix("listening on ").split()]
+
+    async def announced(self) -> Address:
+        """Waits for that line among others that the child logs. Raises CannotRunError when it ends instead."""
+        deadline = monotonic() + READY_WITHIN_S
+        while monotonic() < deadline:
+            found = re.search(r"^listening on (\S+).*\n", self._log.read_text(errors="replace"), re.MULTILINE)
+            if found is not None:
+                return _address(found[1])
+            if self.process.poll() is not None:
+                raise self.died()
+            await asyncio.sleep(0.01)
+        raise CannotRunError(f"{self.name} did not say that it listens within {READY_WITHIN_S:.0f} s")
 
     async def accepts(self, address: Address) -> None:
         """Waits until the child's port takes a connection. For servers that do not say when they are ready."""

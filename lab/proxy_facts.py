@@ -21,19 +21,16 @@ EVERY_OPTION = {"quickack": "true", "keepalive": "true", "user_timeout": "30s", 
 ASK = """
 import json, os, sys
 from pathlib import Path
-from proxy import sockets
 from proxy.clients import affordable_connections
 from proxy.config import load
 from proxy.observe.metrics import Process, build_info
 config = load(Path(sys.argv[1]) if sys.argv[1] else None, os.environ, {}).config
 wanted = config.limits.max_downstream_connections
-listening, *_ = sockets.listen("127.0.0.1", 0, config.listener)
 print(json.dumps({
     "build": build_info(),
     "wanted_clients": wanted,
     "clients": affordable_connections(wanted),
     "descriptors": Process.own().max_fds,
-    "listener": sockets.verify_listener(listening, config.listener),
 }))
 """
 
@@ -57,7 +54,7 @@ class ProxyFacts(msgspec.Struct):
     wanted_clients: int
     clients: int  # that it can have at a time, with the descriptors that there are
     descriptors: int  # after it has raised the limit; -1: no limit
-    listener: list[Setting]
+    listener: list[Setting] = []
     sockets: list[Setting] = []
     refused: list[Setting] = []  # options that the kernel would not take as they are asked for
 
@@ -66,10 +63,11 @@ def ask_proxy(config: Path | None) -> ProxyFacts:
     """What it is with this config, None for its defaults. Raises ProxyError."""
     settings = _settings(*(("--config", str(config)) if config else ()))
     facts = msgspec.convert(json.loads(_said("-c", ASK, str(config or ""))), ProxyFacts)
-    facts.sockets = settings
+    facts.listener = [setting for setting in settings if setting.key.startswith("listener.")]
+    facts.sockets = [setting for setting in settings if setting not in facts.listener]
     sides = ("--downstream_socket.", "--upstream_socket.")
     every = _settings(*(word for side in sides for key, value in EVERY_OPTION.items() for word in (side + key, value)))
-    facts.refused = [setting for setting in every if setting.asked != setting.got]
+    facts.refused = [each for each in every if each.asked != each.got and not each.key.startswith("listener.")]
     return facts
 
 

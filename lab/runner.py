@@ -144,8 +144,7 @@ async def _open_lanes(
     """A link and a proxy process for each lane, all proxies starting at the same time."""
 
     async def open_lane(lane: LanePlan, proxy: Child) -> Lane:
-        (address,) = await proxy.listening()
-        return Lane(plan, lane, proxy, address, wire, log)
+        return Lane(plan, lane, proxy, await proxy.announced(), wire, log)
 
     proxies = []
     for lane in plan.lanes:
@@ -159,7 +158,7 @@ async def _open_lanes(
 def _start_proxy(plan: Plan, lane: LanePlan, dial: tuple[str, int], children: Children, folder: Path) -> Child:
     instead = sabotage.instead_of_proxy(plan.setup.sabotage, lane)
     if instead:
-        return children.start(f"proxy-{lane.name}", [sys.executable, "-m", *instead])
+        return children.start(f"proxy-{lane.name}", [sys.executable, "-m", *instead], says_ready=False)
     own = {
         "listen": "127.0.0.1:0",
         "upstreams": f"{dial[0]}:{dial[1]}",
@@ -170,7 +169,8 @@ def _start_proxy(plan: Plan, lane: LanePlan, dial: tuple[str, int], children: Ch
     config = override(ProxyConfig(), {**lane.proxy, **sabotage.proxy_changes(plan.setup.sabotage, lane), **own})
     path = folder / "logs" / f"proxy-{lane.name}.toml"
     path.write_text(to_toml(config))
-    return children.start(f"proxy-{lane.name}", [sys.executable, "-m", "proxy", "--config", str(path)])
+    argv = [sys.executable, "-m", "proxy", "--config", str(path)]
+    return children.start(f"proxy-{lane.name}", argv, says_ready=False)  # it says so beside its log
 
 
 async def _run_blocks(plan: Plan, lanes: list[Lane], children: Children, log: EventLog, say: Say) -> None:

@@ -7,19 +7,23 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from importlib import metadata
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
 import uvloop
 
 from proxy.admin.api import Unavailable
-from proxy.config import ConfigError, Loaded, keys, load, rows
-from proxy.control import Control, Local, socket_settings
+from proxy.config import ConfigError, Loaded, keys, load, told, warnings
+from proxy.config.hints import did_you_mean, near
+from proxy.config.known_keys import GROUPS, ROUTES, nearest
+from proxy.control import Control, Local
 from proxy.discovery import SourceError
 from proxy.groups import say
+from proxy.preflight import check, of_keys, of_sockets, scheme, summary
 from proxy.server import Server, settle
-from proxy.tls import TlsError, client_context, server_context
+from proxy.tls import TlsError
 from proxy.worker import work
 from proxy.workers import Master
 
@@ -34,7 +38,7 @@ Every key of the config is a flag and an environment variable: timeouts.connect 
 KALAB_TIMEOUTS_CONNECT. Flags override the environment, which overrides the file.
 
 signals: SIGTERM and SIGINT drain it, a second one ends it at once. SIGHUP reads file, environment, flags, certificates
-again and opens the logs anew.
+again and opens the access log anew, which is all that SIGUSR1 does.
 """
 
 
@@ -42,7 +46,7 @@ class Arguments(argparse.ArgumentParser):
     """Reports a mistake as one line."""
 
     def error(self, message: str) -> NoReturn:
-        raise ConfigError(message)
+        raise ConfigError(message.removeprefix("argument ").replace("expected one argument", "expected a value"))
 
 
 def main(argv: list[str]) -> int:
@@ -50,6 +54,7 @@ def main(argv: list[str]) -> int:
     if argv[:1] == ["--worker"]:  # started by its master, see worker.py
         uvloop.run(work(argv[1], settle))
         return 0
+    loaded = None
     try:
         arguments, flags = read_arguments(argv)
 
@@ -58,43 +63,50 @@ def main(argv: list[str]) -> int:
 
         loaded = load_again()
         if arguments.show_config:
-            show(loaded)
-            return 0
-        check(loaded, show_sockets=arguments.check_sockets)
-        if arguments.check or arguments.check_sockets:
-            print("the config is valid")
-            return 0
-        uvloop.run(serve(loaded, load_again))
-    except (ConfigError, TlsError, SourceError, Unavailable) as problem:
-        return complain(str(problem))
-    except OSError as problem:
-        what = os.strerror(problem.errno) if problem.errno else str(problem)
-        return complain(f"{place_of(problem.filename or loaded.config.listen, loaded)}: {what}")
+            print(*of_keys(loaded), sep="\n")
+        elif arguments.check or arguments.check_sockets:
+            suspicious = [*check(loaded), *warnings(loaded)]
+            if arguments.check_sockets:
+                print(*of_sockets(loaded.config), sep="\n")
+            if arguments.check:
+                print(*summary(loaded, arguments.config), sep="\n")
+            warn(suspicious)
+        else:
+            check(loaded)
+            uvloop.run(serve(loaded, load_again))
+    except (ConfigError, TlsError, SourceError, Unavailable, OSError) as problem:
+        print(f"error: {told(problem, loaded) if loaded else problem}", file=sys.stderr)
+        return EXIT_BAD_CONFIG
     return 0
 
 
 async def serve(loaded: Loaded, load_again: Callable[[], Loaded]) -> None:
-    """Serves until SIGTERM or SIGINT, then drains; a second one ends that. SIGHUP reloads."""
+    """Serves until SIGTERM or SIGINT, then drains; a second one ends that. SIGHUP reloads, SIGUSR1 reopens the log."""
     config = loaded.config
     loop = asyncio.get_running_loop()
     serving: Server | Master = Master(config) if config.workers > 1 else Server(config)
     control = Control(serving if isinstance(serving, Master) else Local(serving), loaded, load_again)
     stop = asyncio.Event()
-    reloads: set[asyncio.Task[None]] = set()
+    under_way: set[asyncio.Task[None]] = set()
 
-    def on_hangup() -> None:
-        task = loop.create_task(reload(control))
-        reloads.add(task)
-        task.add_done_callback(reloads.discard)
+    def on(number: signal.Signals, do: Callable[[Control], Coroutine[Any, Any, None]]) -> None:
+        def begin() -> None:
+            task = loop.create_task(do(control))
+            under_way.add(task)
+            task.add_done_callback(under_way.discard)
+
+        loop.add_signal_handler(number, begin)
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    loop.add_signal_handler(signal.SIGHUP, on_hangup)
+    on(signal.SIGHUP, reload)
+    on(signal.SIGUSR1, reopen_logs)
     try:
-        admin = await open_admin(loaded, control)
+        warn(warnings(loaded))
+        admin, admin_at = await open_admin(loaded, control)
         host, port = await serving.start()
         settle()
-        print(f"listening on {written(host, port)}", flush=True)
+        say(f"listening on {written(host, port)} ({scheme(config)}), admin {admin_at}")
         await stop.wait()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, serving.hurry)
@@ -114,18 +126,29 @@ async def reload(control: Control) -> None:
     else:
         said = f"reloaded: {len(changes)} change{'' if len(changes) == 1 else 's'}"
         say(": ".join([said, "; ".join(map(str, changes))]) if changes else said)
+        warn(warnings(control.loaded))
 
 
-async def open_admin(loaded: Loaded, control: Control) -> Any:
-    """The admin address, if there is to be one. What it needs is imported only then."""
+async def reopen_logs(control: Control) -> None:
+    """One line tells what came of it."""
+    target = control.loaded.config.log.access
+    if target in ("", "-"):
+        say(f"nothing to reopen: log.access is {target or 'off'}")
+    else:
+        problem = await control.reopen_logs()
+        say(f"not reopened: {problem}" if problem else f"reopened: access log {target}")
+
+
+async def open_admin(loaded: Loaded, control: Control) -> tuple[Any, str]:
+    """The admin address, None if there is to be none, and where it is. What it needs is imported only then."""
     config = loaded.config.admin
     if config.listen == "off":
-        return None
+        return None, "off"
     try:
         from proxy.admin.site import Admin
     except ModuleNotFoundError as missing:
         if loaded.origins["admin.listen"] == "default":
-            return None  # not asked for
+            return None, f"off: it needs the package {missing.name}"  # not asked for
         raise ConfigError(f"admin.listen: it needs the package {missing.name}: pip install {missing.name}") from None
     admin = Admin(config, control)
     try:
@@ -133,36 +156,13 @@ async def open_admin(loaded: Loaded, control: Control) -> Any:
     except OSError as problem:
         what = os.strerror(problem.errno) if problem.errno else str(problem)  # the loop's own words say it twice
         raise ConfigError(f'admin.listen: {config.listen}: {what}; choose another, or "off"') from None
-    if config.listen.endswith(":0"):
-        say(f"admin on {written(host, port)}")
-    return admin
+    return admin, f"on {written(host, port)}"
 
 
-def place_of(name: object, loaded: Loaded) -> str:
-    """What could not be opened, behind the key that names it and where that is said."""
-    config = loaded.config
-    named = {"listen": config.listen, "log.access": config.log.access, "log.events": config.log.events}
-    for key, value in named.items():
-        if value == name:
-            origin = loaded.origins[key]
-            return f"{key}: {name}" if origin.startswith(("--", "default")) else f"{origin}: {key}: {name}"
-    return str(name)
-
-
-def check(loaded: Loaded, *, show_sockets: bool) -> None:
-    """What can be known to be wrong before anything is opened. Raises ConfigError or TlsError."""
-    config = loaded.config
-    try:
-        settings = socket_settings(config)
-    except OSError as problem:
-        raise ConfigError(str(problem.strerror or problem)) from None
-    if config.tls.certificates:
-        server_context(config.tls)
-    for group in config.group_configs().values():
-        if group.upstream_tls.enabled:
-            client_context(group.upstream_tls)
-    for setting in settings if show_sockets else ():
-        print(f"{setting.key:<42}  {setting.asked:<8}  {setting.got}")
+def warn(suspicious: list[str]) -> None:
+    """One line for each, on standard error."""
+    for each in suspicious:
+        say(f"warning: {each}")
 
 
 def read_arguments(argv: list[str]) -> tuple[argparse.Namespace, dict[str, str]]:
@@ -175,7 +175,10 @@ def read_arguments(argv: list[str]) -> tuple[argparse.Namespace, dict[str, str]]
         allow_abbrev=False,
     )
     parser.add_argument("--config", type=Path, metavar="FILE", help="a TOML file; default: none")
-    parser.add_argument("--check", action="store_true", help="validate the config and what it names, and exit")
+    parser.add_argument("--version", action="version", version=version(), help="print the version, and exit")
+    parser.add_argument(
+        "--check", action="store_true", help="validate the config and what it names, tell what it amounts to, and exit"
+    )
     parser.add_argument(
         "--check-sockets", action="store_true", help="print each socket option, as asked for and as got, and exit"
     )
@@ -190,34 +193,37 @@ def read_arguments(argv: list[str]) -> tuple[argparse.Namespace, dict[str, str]]
 
 
 def other_flags(rest: list[str]) -> dict[str, str]:
-    """Flags of named groups, `--groups.api.pool.max_idle 3`; and what no key is known for, which `load` will refuse."""
+    """Flags of named groups, `--groups.api.pool.max_idle 3`. Raises ConfigError for what is none."""
     flags = {}
     words = iter(rest)
     for word in words:
-        if not word.startswith("--"):
-            raise ConfigError(f"{word}: a value without a flag")
-        key, is_joined, value = word[2:].partition("=")
-        flags[key] = value if is_joined or not key.startswith("groups.") else next(words, "")
-        if not key.startswith("groups."):
-            break
+        key, is_joined, value = word.removeprefix("--").partition("=")
+        if not word.startswith("-"):
+            raise ConfigError(f"{word}: a value without an option{did_you_mean(f'--config {word}')}")
+        if not word.startswith("--") or not key.startswith((f"{GROUPS}.", f"{ROUTES}.")):
+            raise ConfigError(f"{word.partition('=')[0]}: unknown option{meant_option(word.partition('=')[0])}")
+        flags[key] = value if is_joined else next(words, "")
     return flags
 
 
-def show(loaded: Loaded) -> None:
-    """Prints each key, its value and where that comes from."""
-    table = rows(loaded)
-    widths = [max(len(row[column]) for row in table) for column in (0, 1)]
-    for key, value, origin in table:
-        print(f"{key:<{widths[0]}}  {value:<{widths[1]}}  {origin}")
+def meant_option(wrong: str) -> str:
+    """What an option was probably meant to be. One letter is the start of one of our own."""
+    ours = ["config", "check", "check-sockets", "show-config", "version", "help"]
+    name = wrong.lstrip("-")
+    found = near(name, ours, 0.55) or next((option for option in ours if option[0] == name.lower()), "")
+    return did_you_mean(f"--{found}") if found else nearest(name, keys(), "--")
+
+
+def version() -> str:
+    """Ours; what does the work is told by `/config` and by kalab doctor."""
+    try:
+        return f"kalab {metadata.version('kalab')}"
+    except metadata.PackageNotFoundError:  # run from a tree that was never installed
+        return "kalab, not installed: run from its source"
 
 
 def written(host: str, port: int) -> str:
     return f"{f'[{host}]' if ':' in host else host}:{port}"
-
-
-def complain(problem: str) -> int:
-    print(f"error: {problem}", file=sys.stderr)
-    return EXIT_BAD_CONFIG
 
 
 if __name__ == "__main__":

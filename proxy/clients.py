@@ -49,6 +49,11 @@ class Clients:
     def __repr__(self) -> str:
         return f"<Clients {len(self.connections)} connections, {len(self._handshakes)} handshakes>"
 
+    @property
+    def count(self) -> int:
+        """Connections, and handshakes under way."""
+        return len(self.connections) + len(self._handshakes)
+
     def limit(self, limits: Limits) -> None:
         """From now on, these limits. Who is there already stays."""
         self._most = affordable_connections(limits.max_downstream_connections)
@@ -68,6 +73,13 @@ class Clients:
         self._handshakes[connection] = ip
         self._count(ip, 1)
         return True
+
+    def mistaken(self, connection: DownstreamConnection) -> DownstreamConnection:
+        """It speaks plain HTTP where TLS is spoken."""
+        self._counters.refused["tls_plain_http"] += 1
+        told = connection.mistaken()
+        self._handshakes[told] = self._handshakes.pop(connection)
+        return told
 
     def turned_away(self, connection: DownstreamConnection, why: str) -> None:
         """Its handshake has failed."""
@@ -100,7 +112,7 @@ class Clients:
         """It is gone."""
         self.connections.discard(connection)
         self._turned_away.pop(connection, None)
-        self._counters.closed[connection._close_reason] += 1
+        self._counters.closed[connection.close_reason] += 1
         self._count(connection.ip, -1)
         self._tell_if_empty()
 
@@ -111,10 +123,12 @@ class Clients:
         for connection in list(self.connections):
             connection.drain()
 
-    def abort(self) -> None:
-        """Cuts off who is left."""
-        for connection in list(self.connections):
+    def abort(self) -> int:
+        """Cuts off who is left; how many."""
+        left = list(self.connections)
+        for connection in left:
             connection.abort()
+        return len(left)
 
     async def until_gone(self, within_s: float) -> None:
         """Until nobody is left, for so long, or until `wait_for_nobody`."""

@@ -5,6 +5,7 @@ Rules of this file:
 - One change at a time. It is checked whole before anybody is asked to make it, and then made by all or by none.
 - A reload reads the file, the environment and the flags again, as the start did: what was patched and not written down
   is gone with it. What needs a restart makes the whole of it fail, with the key named.
+- While it drains nothing is changed any more.
 - Files that the config only names, certificates and logs, are read or opened again by a reload even if no key changed.
 """
 
@@ -15,9 +16,10 @@ from collections.abc import Callable
 from typing import Final, Literal, Protocol
 
 from proxy import sockets
-from proxy.admin.api import ConfigRow, ConfigView, NotLive
-from proxy.config import Change, ConfigError, Loaded, ProxyConfig, change_by, live_changes, patched, rows
+from proxy.admin.api import ConfigRow, ConfigView, NotLive, Unavailable
+from proxy.config import Change, ConfigError, Loaded, ProxyConfig, change_by, live_changes, patched, rows, told
 from proxy.discovery import SourceError
+from proxy.groups import say
 from proxy.observation import worker_snapshot
 from proxy.observe.counters import Counters
 from proxy.observe.metrics import Snapshot, WorkerSnapshot, build_info
@@ -25,6 +27,13 @@ from proxy.server import Server, open_sockets
 from proxy.tls import TlsError
 
 PATCHED: Final = "PATCH /config"  # where a value comes from, as shown with it
+
+
+class Draining(Unavailable):
+    """It is too late for a change."""
+
+    def __init__(self) -> None:
+        super().__init__("it drains, so nothing was changed")
 
 
 class Fleet(Protocol):
@@ -42,6 +51,12 @@ class Fleet(Protocol):
         Raises OSError, TlsError, SourceError or Unavailable, and then nothing has changed.
         """
 
+    def listening(self) -> list[sockets.Setting]:
+        """What the kernel made of the socket that listens; nothing before there is one, and after."""
+
+    async def reopen_logs(self) -> str:
+        """Has the access log go on in the file that has its name now; what kept it from that, "" if nothing."""
+
     def why_not_ready(self) -> str:
         """Why no requests should come; "" if they should."""
 
@@ -56,7 +71,7 @@ class Control:
         self._one_at_a_time = asyncio.Lock()
         self._reloads = {"applied": 0, "refused": 0}
         self._build = build_info()
-        self._sockets = [setting._asdict() for setting in socket_settings(loaded.config)]
+        self._sockets = socket_settings(loaded.config)
 
     def __repr__(self) -> str:
         return f"<Control of {self._fleet!r}, {self._reloads['applied']} changes>"
@@ -75,7 +90,8 @@ class Control:
 
     async def config(self) -> ConfigView:
         shown = [ConfigRow(row.key, row.value, row.origin, change_by(row.key)) for row in rows(self.loaded)]
-        return ConfigView(rows=shown, sockets=self._sockets, build=self._build)
+        settings = [*self._sockets, *self._fleet.listening()]
+        return ConfigView(rows=shown, sockets=[setting._asdict() for setting in settings], build=self._build)
 
     async def patch(self, changes: dict[str, object]) -> list[Change]:
         async with self._one_at_a_time:
@@ -93,6 +109,12 @@ class Control:
             with _Counted(self._reloads):
                 return await self._change(self._load(), "reload")
 
+    # ---- what SIGUSR1 asks
+
+    async def reopen_logs(self) -> str:
+        """What kept it from that, "" if nothing."""
+        return await self._fleet.reopen_logs()
+
     # ----
 
     async def _change(self, loaded: Loaded, by: Literal["patch", "reload"]) -> list[Change]:
@@ -104,10 +126,8 @@ class Control:
         if changes or by == "reload":
             try:
                 await self._fleet.change(new, elsewhere=old.listen != new.listen, reopen=by == "reload")
-            except (TlsError, SourceError) as problem:
-                raise ConfigError(str(problem)) from None
-            except OSError as problem:
-                raise ConfigError(f"{problem.filename or 'listen'}: {problem.strerror or problem}") from None
+            except (TlsError, SourceError, OSError) as problem:
+                raise ConfigError(told(problem, loaded)) from None
         self.loaded = loaded
         return changes
 
@@ -128,12 +148,20 @@ class Local:
         return [worker_snapshot(self._server, with_pool)]
 
     async def change(self, config: ProxyConfig, *, elsewhere: bool, reopen: bool) -> None:
+        if self._server.stopping:
+            raise Draining
         prepared = self._server.prepare(config, open_sockets(config) if elsewhere else None)
         await self._server.commit(prepared)
         self._server.leave()
         self._server.drain_old()
-        if reopen:
-            self._server.reopen_logs()
+        if reopen and (problem := self._server.reopen_logs()):
+            say(problem)
+
+    async def reopen_logs(self) -> str:
+        return self._server.reopen_logs()
+
+    def listening(self) -> list[sockets.Setting]:
+        return self._server.listening()
 
     def why_not_ready(self) -> str:
         return self._server.why_not_ready()

@@ -26,7 +26,8 @@ from proxy.gateway import Gateway
 from proxy.http1.framing import Payload
 from proxy.http1.grammar import BadHead
 from proxy.http1.pages import error_page
-from proxy.http1.request_reader import RequestReader
+from proxy.http1.request_head import Request
+from proxy.http1.request_reader import UNSEEN, RequestReader, Seen
 from proxy.sockets import QUICKACK
 
 LAST_REQUEST_S: Final = 1.0  # how long a draining proxy waits for a request that may be on its way
@@ -46,11 +47,17 @@ class Listener(Protocol):
 class DownstreamConnection(DownstreamBody):
     """One client, and its requests."""
 
+    _bounded = 0  # which request the limit is for that `_total` keeps: as many had come before it
+
     def __init__(self, gateway: Gateway, listener: Listener, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(gateway, loop)
         self._listener = listener
         self._reader: RequestReader
         self._total: Deadline | None = None  # of a whole request; made when there is a limit
+
+    def mistaken(self) -> DownstreamConnection:
+        """The connection to use instead for a client that speaks plain HTTP where TLS is spoken."""
+        return MistakenConnection(self._gateway, self._listener, self._loop)
 
     # ---- called by asyncio
 
@@ -67,7 +74,7 @@ class DownstreamConnection(DownstreamBody):
         if self._listener.opened(self):
             self.deadline.set(gateway.idle_s)
         else:
-            self._refuse(503, "too many connections", Failure.TOO_MANY_CONNECTIONS, "connection_limit")
+            self._refuse(503, "too many connections", Failure.TOO_MANY_CONNECTIONS, "connection_limit", UNSEEN)
 
     def data_received(self, data: bytes) -> None:
         if (self._state == IDLE and not self._writing_paused) or self._state == HEAD:
@@ -81,11 +88,11 @@ class DownstreamConnection(DownstreamBody):
             self._throw_away(data)
 
     def eof_received(self) -> None:
-        self.close("client_closed" if self._state != LINGERING else self._close_reason)
+        self.close("client_closed" if self._state != LINGERING else self.close_reason)
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self._state == LINGERING:
-            self.close(self._close_reason)
+            self.close(self.close_reason)
         else:
             self.close("client_closed" if exc is None else "client_reset")
         self.deadline.close()
@@ -113,7 +120,8 @@ class DownstreamConnection(DownstreamBody):
     def _expired(self) -> None:
         state = self._state
         if state == HEAD:
-            self._refuse(408, "the head did not come in time", Failure.REQUEST_TIMEOUT, "header_timeout")
+            seen = self._reader.seen(b"")
+            self._refuse(408, "the head did not come in time", Failure.REQUEST_TIMEOUT, "header_timeout", seen)
         elif state == LINGERING:
             self._linger_on()
         elif state == CLOSED:
@@ -135,16 +143,17 @@ class DownstreamConnection(DownstreamBody):
         """The first byte of a request is here, and there is a limit for the whole of it."""
         if self._total is None:
             self._total = Deadline(self._loop, self._total_passed)
+        self._bounded = self.requests
         self._total.until(now + self._gateway.total_s)  # left to pass when the request has ended in time
 
     def _total_passed(self) -> None:
-        if not self._gateway.total_s:
-            return  # there is no limit any more
+        if not self._gateway.total_s or self.requests - (self._state == EXCHANGE) != self._bounded:
+            return  # there is no limit any more, or it was for one that has ended, and none for this one
         why = "the request took too long altogether"
         if self._exchange is not None:
             self._exchange.refuse(504, Failure.TOTAL_TIMEOUT, why)
         elif self._state == HEAD:
-            self._refuse(504, why, Failure.TOTAL_TIMEOUT, "header_timeout")
+            self._refuse(504, why, Failure.TOTAL_TIMEOUT, "header_timeout", self._reader.seen(b""))
 
     # ---- called by the exchange (ClientSide)
 
@@ -218,20 +227,24 @@ class DownstreamConnection(DownstreamBody):
         group = gateway.only
         try:
             request = self._reader.feed(data)
-            if group is None and request is not None:
-                group = gateway.group_for(request.fields.host, request.target)
         except BadHead as bad:
-            self._refuse(bad.status, str(bad), Failure.BAD_REQUEST, "bad_request")
+            self._refuse(bad.status, str(bad), Failure.BAD_REQUEST, "bad_request", self._reader.seen(data))
             return
+        if group is None and request is not None:
+            try:
+                group = gateway.group_for(request.fields.host, request.target)
+            except BadHead as bad:
+                self._refuse(bad.status, str(bad), Failure.BAD_REQUEST, "bad_request", request)
+                return
         if request is None:
             self._await_head()
             return
         fields = request.fields
         if group is None:
-            self._refuse(404, "no route for this host and path", Failure.NO_ROUTE, "no_route")
+            self._refuse(404, "no route for this host and path", Failure.NO_ROUTE, "no_route", request)
             return
         if fields.length and 0 < gateway.config.limits.body_bytes < fields.length:
-            self._refuse(413, "the body is too large", Failure.BAD_REQUEST, "bad_request")
+            self._refuse(413, "the body is too large", Failure.BAD_REQUEST, "bad_request", request)
             return
         now = monotonic()
         if gateway.total_s and self._state == IDLE:
@@ -258,11 +271,25 @@ class DownstreamConnection(DownstreamBody):
 
     # ---- refusing
 
-    def _refuse(self, status: int, why: str, cause: Failure, reason: str) -> None:
-        """Answers what is not a request, once, and closes."""
-        self._gateway.report_refused(self.name, self.ip, status, cause.value)
+    def _refuse(self, status: int, why: str, cause: Failure, reason: str, request: Request | Seen) -> None:
+        """Answers what is not a request, or none that is served, once, and closes. `request`: what can be told of it.
+
+        `reason` is why the connection closes.
+        """
+        self._gateway.refused(self, status, cause.value, why, request)
         self.write(error_page(status, cause.value, why, keep_alive=False, http10=False, head_only=False))
         self._linger(reason)
+
+
+class MistakenConnection(DownstreamConnection):
+    """One that speaks plain HTTP where TLS is spoken. It is told so, and nothing that it says is passed on."""
+
+    def data_received(self, data: bytes) -> None:
+        if self._state < LINGERING:
+            why = "plain HTTP was sent to a port for HTTPS"
+            self._refuse(400, why, Failure.BAD_REQUEST, "bad_request", self._reader.seen(data))
+        else:
+            self._throw_away(data)
 
 
 class QuickAckConnection(DownstreamConnection):

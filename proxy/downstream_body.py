@@ -37,6 +37,13 @@ class DownstreamBody(DownstreamSocket):
         self._window_from = _NO_WINDOW  # of these, how many had come when its rate was looked at last
         self._behind = b""  # what came behind the request: the next one, pipelined, or another protocol
 
+    @property
+    def phase(self) -> str:
+        """Its state in a word, with what `State` does not know: whether HTTP is over."""
+        if self._exchange is not None and self._exchange.is_tunnel:
+            return "tunnel"
+        return self.state.name.lower()
+
     # ---- the end
 
     def _cut_off(self, cause: Failure) -> None:

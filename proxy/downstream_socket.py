@@ -5,7 +5,8 @@ Rules of this file:
 - Closing with unread input would make the kernel send RST, which can destroy the answer on its way. So the input is
   read and thrown away for a while first (state LINGERING; RFC 9112 §9.6).
 - Nothing is written once the connection is closed: on uvloop that raises.
-- A client that reads slowly is borne as long as it reads; one that has read nothing for a while is cut off.
+- A client that reads slowly is borne as long as it reads; one that has read nothing for a while is cut off. What it has
+  read is what its kernel has acknowledged, which takes some for it at first, and then no more than is read.
 - It knows nothing of requests but that somebody must be told when they are cut off.
 """
 
@@ -18,7 +19,7 @@ from collections.abc import Callable
 from enum import IntEnum
 from typing import Any, Final
 
-from proxy import events, transports
+from proxy import events, sockets, transports
 from proxy.deadline import Deadline
 from proxy.failure import Failure
 from proxy.gateway import Gateway
@@ -26,6 +27,8 @@ from proxy.kernel import unacked_bytes, unread_bytes
 
 LINGER_S: Final = 2.0  # without a byte of input; then the connection is closed
 LINGER_BYTES: Final = 64 * 1024 * 1024  # input that is thrown away at most
+
+LOOKS: Final = 4  # in the time of a gap, whether a client reads; so one that does not is cut off a quarter late at most
 
 LINGER_0: Final = struct.pack("ii", 1, 0)  # for SO_LINGER: the close sends RST
 
@@ -38,10 +41,16 @@ class State(IntEnum):
     CLOSED = 4
 
 
-IDLE, HEAD, EXCHANGE, LINGERING, CLOSED = map(int, State)  # plain numbers are cheaper than members
+# Plain numbers are cheaper than members, and as constants they cost a compiled proxy nothing.
+IDLE: Final = 0
+HEAD: Final = 1
+EXCHANGE: Final = 2
+LINGERING: Final = 3
+CLOSED: Final = 4
+assert list(State) == [IDLE, HEAD, EXCHANGE, LINGERING, CLOSED]
 
 # The steps there are: from each state, to IDLE, HEAD, EXCHANGE, LINGERING, CLOSED.
-_STEPS: Final = (
+_STEPS: Final[tuple[tuple[bool, ...], ...]] = (
     (False, True, True, True, True),
     (False, False, True, True, True),
     (True, False, False, True, True),
@@ -57,6 +66,8 @@ def _nowhere(_data: bytes) -> None:
 class DownstreamSocket(asyncio.Protocol):
     """One TCP connection from a client, whatever goes over it."""
 
+    _read_at = 0.0  # when the client was last seen to read, or had to begin; in the loop's time
+
     def __init__(self, gateway: Gateway, loop: asyncio.AbstractEventLoop) -> None:
         self._gateway = gateway
         self._loop = loop
@@ -68,7 +79,7 @@ class DownstreamSocket(asyncio.Protocol):
         self.name = ""
         self.ip = ""
         self.requests = 0
-        self._close_reason = ""
+        self.close_reason = ""
         self._writing_paused = False
         self._untaken = 0  # bytes that the client had not taken when that was looked at last
         self._lingers_until = 0.0  # at most; in the loop's time
@@ -104,7 +115,7 @@ class DownstreamSocket(asyncio.Protocol):
         if state >= LINGERING:
             self.write = _nowhere
             if state == CLOSED and self._gateway.emit is not None:
-                self._gateway.emit(events.DOWNSTREAM_CLOSED, self.name, 0, self._close_reason, self.requests)
+                self._gateway.emit(events.DOWNSTREAM_CLOSED, self.name, 0, self.close_reason, self.requests)
 
     def _open(self, transport: Any) -> None:
         """It is there."""
@@ -122,12 +133,11 @@ class DownstreamSocket(asyncio.Protocol):
         """Closes it, after what has been written is out. Idempotent. `cause`: of an exchange that it cuts off."""
         if self._state == CLOSED:
             return
-        self._close_reason = reason
+        self.close_reason = reason
         self._enter(CLOSED)
         self._cut_off(cause)
-        gap = self._gateway.config.timeouts.body_gap  # for what is still to be written
-        self._lingers_until = self._loop.time() + gap
-        self.deadline.set(LINGER_S if self._tls else gap)
+        self._read_at = self._loop.time()
+        self.deadline.set(LINGER_S if self._tls else self._gateway.config.timeouts.body_gap / LOOKS)
         self._transport.close()
 
     def _abort(self, reason: str, cause: Failure = Failure.CLIENT_CLOSED) -> None:
@@ -145,11 +155,15 @@ class DownstreamSocket(asyncio.Protocol):
     def _ends_with_reset(self) -> None:
         self._socket().setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, LINGER_0)
 
+    def set_options(self, options: tuple[sockets.Option, ...]) -> None:
+        """Of its socket. Raises OSError if the kernel refuses one, or the client has reset it already."""
+        sockets.set_all(self._socket(), options)
+
     # ---- lingering
 
     def _linger(self, reason: str) -> None:
         """Closes it when the client has, or in a while: see the rules."""
-        self._close_reason = reason
+        self.close_reason = reason
         self._enter(LINGERING)
         self._forget_requests()
         self._lingers_until = self._loop.time() + self._gateway.config.timeouts.body_gap
@@ -160,7 +174,7 @@ class DownstreamSocket(asyncio.Protocol):
     def _throw_away(self, data: bytes) -> None:
         self._thrown_away += len(data)
         if self._thrown_away > LINGER_BYTES:
-            self._abort(self._close_reason)
+            self._abort(self.close_reason)
         else:
             self.deadline.until(min(self._loop.time() + LINGER_S, self._lingers_until))
 
@@ -169,24 +183,34 @@ class DownstreamSocket(asyncio.Protocol):
         if self._undelivered() and self._loop.time() < self._lingers_until:
             self.deadline.set(LINGER_S)
         else:
-            self._abort(self._close_reason)
+            self._abort(self.close_reason)
 
     # ---- what the client has read
 
     def _await_reader(self) -> None:
         """The client must read before it is sent more."""
         self._untaken = self._undelivered()
-        self.deadline.set(self._gateway.config.timeouts.body_gap)
+        self._read_at = self._loop.time()
+        self._look_again()
 
     def _stalls(self) -> None:
-        """For the time of a gap there was not room enough to write again. If it has read at all, it gets another."""
-        untaken = self._undelivered()
-        if untaken < self._untaken:
-            self._untaken = untaken
-            self.deadline.set(self._gateway.config.timeouts.body_gap)
+        """There is still not room enough to write again. If it has read nothing for the time of a gap, that is all."""
+        if self._reads():
+            self._look_again()
         else:
             self.close("write_timeout", Failure.CLIENT_STALLED)
             self._drop()
+
+    def _reads(self) -> bool:
+        """Whether it has read anything for the time of a gap."""
+        now, untaken = self._loop.time(), self._undelivered()
+        if untaken < self._untaken:
+            self._read_at = now
+        self._untaken = untaken
+        return now < self._read_at + self._gateway.config.timeouts.body_gap
+
+    def _look_again(self) -> None:
+        self.deadline.set(self._gateway.config.timeouts.body_gap / LOOKS)
 
     def _close_is_late(self) -> None:
         """What was written last has not been taken; or under TLS it has, and the client does not answer close_notify.
@@ -195,10 +219,12 @@ class DownstreamSocket(asyncio.Protocol):
         """
         if not self._undelivered():
             self._transport.abort()
-        elif self._tls and self._loop.time() < self._lingers_until:
+        elif not self._reads():
+            self._drop()
+        elif self._tls:
             self.deadline.set(LINGER_S)
         else:
-            self._drop()
+            self._look_again()
 
     def _drop(self) -> None:
         """What has been written cannot be delivered. With a FIN the kernel would hold megabytes of it for minutes."""

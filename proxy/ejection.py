@@ -52,8 +52,9 @@ def counts(failure: Failure, *, reused: bool) -> bool:
     them out would turn a few lost requests into an outage. If it was a crash after all, the next attempt is refused, or
     closed on a fresh connection, and that counts.
 
-    Nor does what is the client's doing (`client_closed`, `bad_request`) or the proxy's (`pool_exhausted`: the upstream
-    is busy, and without it the others would have its load as well). A status of 5xx is an answer.
+    Nor does what is the client's doing (`client_closed`, `bad_request`) or the proxy's (`resources_exhausted`;
+    `pool_exhausted`: the upstream is busy, and without it the others would have its load as well). A status of 5xx is
+    an answer.
     """
     return failure in _OF_THE_UPSTREAM and not (reused and failure in _THE_RACE)
 

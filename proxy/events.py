@@ -6,6 +6,8 @@ Rules of this file:
 - Time is `time.monotonic_ns()` (CLOCK_MONOTONIC), which processes and network namespaces of one machine share.
 - A connection's name is its 4-tuple, the connecting side first: "10.0.0.2:40312>10.0.0.3:8001". Both ends and a
   packet capture compute the same name without coordination.
+- On a pipe, which several may write to, whole lines go out in writes of PIPE_BUF bytes at most: those are not torn
+  (pipe(7)).
 - The buffer is bounded. What does not fit is dropped and counted, never waited for. Every line carries its number,
   and the last line carries the counts, so a reader can tell a whole log from a damaged one.
 """
@@ -13,11 +15,14 @@ Rules of this file:
 from __future__ import annotations
 
 import json
+import os
+import stat
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from io import FileIO
 from pathlib import Path
+from select import PIPE_BUF
 from time import monotonic_ns, sleep
 from typing import Any, Generic, NamedTuple, TypeVar
 
@@ -157,6 +162,13 @@ class LineWriter(Generic[T]):
             self._write(lines)
 
     def _write(self, lines: list[bytes]) -> None:
+        if not stat.S_ISFIFO(os.fstat(self._file.fileno()).st_mode):  # asked each time: the file may be changed
+            self._write_at_once(lines)
+            return
+        for some in in_batches(lines, PIPE_BUF):
+            self._write_at_once(some)
+
+    def _write_at_once(self, lines: list[bytes]) -> None:
         left = memoryview(b"\n".join(lines) + b"\n")
         try:
             while left:
@@ -166,7 +178,21 @@ class LineWriter(Generic[T]):
                 else:
                     left = left[written:]
         except OSError:  # a full disk must not stop the traffic
-            self._unwritten += len(lines)
+            self._unwritten += left.tobytes().count(b"\n")  # those before it are there, whole
+
+
+def in_batches(lines: list[bytes], size: int) -> Iterator[list[bytes]]:
+    """As many lines at a time as are at most so long, their ends included; one that is longer by itself is alone."""
+    some: list[bytes] = []
+    room = size
+    for line in lines:
+        if some and len(line) >= room:
+            yield some
+            some, room = [], size
+        some.append(line)
+        room -= len(line) + 1
+    if some:
+        yield some
 
 
 class EventLog:

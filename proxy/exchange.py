@@ -77,6 +77,11 @@ class Exchange(Record):
         state = "ended" if self.ended else "answering" if self.status else "waiting"
         return f"<Exchange {self.number} {self.request.method.decode()} {state}, {self.attempts} attempts>"
 
+    @property
+    def is_tunnel(self) -> bool:
+        """Whether HTTP is over on both its connections."""
+        return self._tunnel is not None
+
     # ---- called by the client's connection
 
     def attempt(self, now: float, fresh: bool = False) -> None:
@@ -127,7 +132,7 @@ class Exchange(Record):
             return
         if not self.status:
             self._write_page(status, failure, why, keep_alive=False)
-        self._abandon(failure, status)
+        self._abandon(failure, status, why)
         self.client.exchange_ended(False, monotonic())
 
     def pause_response(self) -> None:
@@ -334,6 +339,7 @@ class Exchange(Record):
             response_started=connection is not None and connection.received,
             sent_bytes=evidence.written_bytes,
             replayable=self._replayable,
+            overloaded=self.group.overloaded(),
         )
         now = monotonic()
         upstream = self._upstream
@@ -383,8 +389,8 @@ class Exchange(Record):
         )
         self.client.write(page)
 
-    def _abandon(self, failure: Failure, status: int) -> None:
-        """Lets go of the upstream side, whatever it is doing."""
+    def _abandon(self, failure: Failure, status: int, why: str = "") -> None:
+        """Lets go of the upstream side, whatever it is doing. `why`: what a client that is refused was told."""
         if self.ended:
             return
         self.cause = failure.value
@@ -401,7 +407,7 @@ class Exchange(Record):
             self._upstream.forget(self)
         self._count(monotonic())
         if self.gateway.watched:
-            self.report()
+            self.report_refused(why)
 
     # ---- another protocol
 
@@ -433,6 +439,9 @@ class Exchange(Record):
 
     def _count(self, now: float) -> None:
         counters = self.group.counters
-        counters.ended(self.status, now - self.started, self.bytes_in, self.bytes_out)
+        if self.status == 101:
+            counters.tunnel_ended(now - self.started, self.bytes_in, self.bytes_out)
+        else:
+            counters.ended(self.status, now - self.started, self.bytes_in, self.bytes_out)
         if self.cause:
             counters.causes[self.cause] += 1

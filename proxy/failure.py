@@ -14,7 +14,9 @@ Statuses follow RFC 9110: 502 the upstream's answer was missing or wrong (§15.6
 
 from __future__ import annotations
 
+import errno
 from enum import StrEnum
+from typing import Final
 
 
 class Failure(StrEnum):
@@ -23,7 +25,7 @@ class Failure(StrEnum):
     # Of one attempt: on the way to the upstream, or in place of its response.
     CONNECT_REFUSED = "connect_refused"
     CONNECT_TIMEOUT = "connect_timeout"
-    CONNECT_FAILED = "connect_failed"  # no route, no such name, no descriptor or port left
+    CONNECT_FAILED = "connect_failed"  # no route, no such name
     CLOSED_BEFORE_RESPONSE = "closed_before_response"
     RESET_BEFORE_RESPONSE = "reset_before_response"
     RESPONSE_TIMEOUT = "response_timeout"
@@ -31,6 +33,7 @@ class Failure(StrEnum):
     INVALID_RESPONSE = "invalid_response"
     # Of the exchange: the proxy or the client ended it, no upstream is to blame.
     POOL_EXHAUSTED = "pool_exhausted"
+    RESOURCES_EXHAUSTED = "resources_exhausted"  # no port, descriptor or memory is left to connect with
     NO_ROUTE = "no_route"  # no group for this host and path
     NO_UPSTREAM = "no_upstream"  # a group without an endpoint
     TOO_MANY_CONNECTIONS = "too_many_connections"
@@ -51,6 +54,10 @@ class Proof(StrEnum):
     UNKNOWN = "unknown"
 
 
+# What socket(2) and connect(2) report when this side has nothing left to connect with. EADDRNOTAVAIL: all ports of
+# net.ipv4.ip_local_port_range are taken towards that address, or this machine has no address to reach it from.
+_LACKS: Final = frozenset({errno.EADDRNOTAVAIL, errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+
 _STATUS = {
     Failure.CONNECT_REFUSED: 502,
     Failure.CONNECT_TIMEOUT: 504,
@@ -61,6 +68,7 @@ _STATUS = {
     Failure.TRUNCATED_RESPONSE: 502,
     Failure.INVALID_RESPONSE: 502,
     Failure.POOL_EXHAUSTED: 503,
+    Failure.RESOURCES_EXHAUSTED: 503,
     Failure.NO_ROUTE: 404,
     Failure.NO_UPSTREAM: 503,
     Failure.TOO_MANY_CONNECTIONS: 503,
@@ -90,6 +98,7 @@ _PHRASES = {
     Failure.TRUNCATED_RESPONSE: "the upstream's response broke off",
     Failure.INVALID_RESPONSE: "the upstream's response was invalid",
     Failure.POOL_EXHAUSTED: "all connections to the upstream are in use",
+    Failure.RESOURCES_EXHAUSTED: "the proxy can open no more connections at the moment",
     Failure.NO_UPSTREAM: "there is no upstream at the moment",
 }
 
@@ -119,7 +128,12 @@ def _classify_connect(exc: BaseException | None) -> Failure:
         return Failure.CONNECT_REFUSED
     if isinstance(exc, TimeoutError):
         return Failure.CONNECT_TIMEOUT
-    return Failure.CONNECT_FAILED
+    return Failure.RESOURCES_EXHAUSTED if is_ours(exc) else Failure.CONNECT_FAILED
+
+
+def is_ours(exc: BaseException | None) -> bool:
+    """Whether a connect failed for want of something on this side: it says nothing about who was to be reached."""
+    return isinstance(exc, OSError) and exc.errno in _LACKS
 
 
 def proof_of(failure: Failure, *, request_bytes: int, unacked_bytes: int | None, written_bytes: int) -> Proof:

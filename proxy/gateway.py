@@ -9,18 +9,24 @@ Rules of this file:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from ipaddress import ip_address
 from math import inf
+from typing import Final
 
 from proxy.config import ProxyConfig
 from proxy.config.knobs import DEFAULT_GROUP
 from proxy.events import EXCHANGE_FINISHED
 from proxy.group import Group
 from proxy.http1.grammar import HeadLimits
+from proxy.http1.request_head import Request
+from proxy.http1.request_reader import Seen
 from proxy.observe.counters import Counters
 from proxy.router import Router
-from proxy.sides import Emit
+from proxy.sides import ClientSide, Emit
+
+# The details of EXCHANGE_FINISHED from `attempts` on, of what was never sent.
+_NOTHING: Final[tuple[object, ...]] = (0, "", "", "", "", 0, 0.0, 0, 0, 0.0)
 
 
 class Gateway:
@@ -84,12 +90,32 @@ class Gateway:
         if self._finished is not None:
             self._finished(client_conn, *detail, http10=http10, fields=fields)
 
-    def report_refused(self, client_conn: str, client: str, status: int, cause: str) -> None:
-        """Tells of what was no request, in the words of an exchange."""
+    def refused(self, client: ClientSide, status: int, cause: str, why: str, request: Request | Seen) -> None:
+        """Counts and tells what never became an exchange, in the words of one."""
         counters = self.counters.group("")
         counters.ended(status, 0.0, 0, 0)
         counters.causes[cause] += 1
         if self.watched:
             self.exchanges += 1
-            nothing = ("", "", "", "", 0, 0.0, 0, 0, 0.0)  # from the retry reason on
-            self.report(client_conn, self.exchanges, "", client, "", "", status, cause, 0, *nothing)
+            self.report_refused(client, self.exchanges, status, cause, why, request, _NOTHING)
+
+    def report_refused(
+        self,
+        client: ClientSide,
+        number: int,
+        status: int,
+        cause: str,
+        why: str,
+        request: Request | Seen,
+        course: Sequence[object],
+    ) -> None:
+        """`report` of what was refused; `why`: in the words that the client was told.
+
+        `course`: how far it came, the details from `attempts` on.
+        """
+        asked = (request.method.decode("latin-1"), request.target.decode("latin-1"))
+        detail = (request.req_id, client.ip, *asked, status, cause, *course)
+        if self.emit is not None:
+            self.emit(EXCHANGE_FINISHED, client.name, number, *detail)
+        if self._finished is not None:
+            self._finished(client.name, *detail, http10=request.http10, fields=request.block, reason=why)

@@ -123,6 +123,11 @@ class Group:
         if change is not None:
             self._changed([change])
 
+    def overloaded(self) -> bool:
+        """Whether whoever got the next request is crowded."""
+        _, choices = self._balanced
+        return bool(choices) and all(choice.item.crowded for choice in choices)
+
     # ---- called by the active checks
 
     @property
@@ -132,6 +137,8 @@ class Group:
 
     def check_result(self, address: str, ok: bool, why: str) -> None:
         """What an active check found; `why` if it failed."""
+        if (member := self._members.get(address)) is not None:
+            member.upstream.counters.checks["passed" if ok else "failed"] += 1
         change = self.ejection.checked(address, ok, why, monotonic())
         if change is not None:
             self._changed([change])
@@ -233,6 +240,8 @@ class Group:
     def _state_of(self, member: _Member) -> str:
         if member.endpoint.terminating:
             return "terminating"
+        if member.upstream.pool.draining:
+            return "draining"
         return self.ejection.health_of(member.endpoint.address).value if member.endpoint.serving else Health.DOWN.value
 
     # ---- who is fit

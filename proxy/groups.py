@@ -21,8 +21,8 @@ from time import monotonic
 from typing import Final, NamedTuple
 
 from proxy import tls
-from proxy.config import GroupConfig, ProxyConfig
-from proxy.discovery import Endpoint, Source, open_source
+from proxy.config import GroupConfig, ProxyConfig, in_group
+from proxy.discovery import Endpoint, Source, SourceError, open_source
 from proxy.ejection import Change, Health
 from proxy.group import Endpoint as AnyEndpoint
 from proxy.group import Group
@@ -34,8 +34,8 @@ from proxy.upstream_connection import UpstreamConnection
 
 LEAVING_LOOK_S: Final = 0.5  # how often a group that drains is looked at
 HEARD_WITHIN_S: Final = 5.0  # how long a new group is waited for; DNS takes as long to say that nobody answers
-TOLD_ELSEWHERE: Final = ("file", "kubernetes")
-USABLE: Final = ("ready", "half_open", "ejected")
+TOLD_ELSEWHERE: Final[tuple[str, ...]] = ("file", "kubernetes")
+USABLE: Final[tuple[str, ...]] = ("ready", "half_open", "ejected")
 
 
 class CountedUpstream(Upstream):
@@ -97,6 +97,7 @@ class Running:
         if self.source is not None:
             self.source.close()
         self.source = source
+        source.report.on_failure = self._cannot_ask
         source.start()
 
     def feed_no_more(self) -> None:
@@ -113,6 +114,9 @@ class Running:
     def cannot_find(self, problem: str) -> None:
         say(f"group {self.group.name}: {problem}")
         self.heard.set()
+
+    def _cannot_ask(self) -> None:
+        self.group.counters.discovery_failures += 1
 
     # ---- called by the group and the checks
 
@@ -137,8 +141,11 @@ class Running:
         return upstream
 
     def _stands_differently(self, change: Change) -> None:
+        counters = self._counters.upstream(self.group.name, change.name)
         if change.health is Health.EJECTED:
-            self._counters.upstream(self.group.name, change.name).ejections += 1
+            counters.ejections += 1
+        elif change.health is Health.READY:
+            counters.returns += 1
         say(f"group {self.group.name}: {change.name} is {change.health.value}: {change.because}")
 
     def _cannot_connect(self, address: str, why: str) -> None:
@@ -186,14 +193,20 @@ class Groups:
         for name, wanted in config.group_configs().items():
             if not wanted.upstreams and wanted.discovery.kind not in TOLD_ELSEWHERE:
                 continue
-            client_tls = tls.client_context(wanted.upstream_tls) if wanted.upstream_tls.enabled else None
-            running = self.running.get(name)
-            known = running.group.config if running else None
-            running = running or Running(wanted, config, self._emit, self._counters)
-            same_source = known is not None and _where(known) == _where(wanted)
-            source = None if same_source else open_source(wanted, running.found, running.cannot_find)
-            steps.append(Step(running, wanted, client_tls, source))
+            try:
+                steps.append(self._step(wanted, config))
+            except (tls.TlsError, SourceError) as problem:
+                raise type(problem)(in_group(name, str(problem))) from None
         return steps
+
+    def _step(self, wanted: GroupConfig, config: ProxyConfig) -> Step:
+        client_tls = tls.client_context(wanted.upstream_tls) if wanted.upstream_tls.enabled else None
+        running = self.running.get(wanted.name)
+        known = running.group.config if running else None
+        running = running or Running(wanted, config, self._emit, self._counters)
+        same_source = known is not None and _where(known) == _where(wanted)
+        source = None if same_source else open_source(wanted, running.found, running.cannot_find)
+        return Step(running, wanted, client_tls, source)
 
     async def take(self, steps: Sequence[Step], whole: ProxyConfig) -> None:
         """Goes there, once every new group has heard of its endpoints."""
@@ -250,8 +263,9 @@ class Groups:
 
 
 def say(what: str) -> None:
-    """One line for whoever runs the proxy."""
-    print(what, file=sys.stderr, flush=True)
+    """One line for whoever runs the proxy. That nobody reads it any more is no reason to stop serving."""
+    with suppress(OSError):
+        print(what, file=sys.stderr, flush=True)
 
 
 def _is_usable(group: Group) -> bool:

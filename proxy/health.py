@@ -8,6 +8,7 @@ Rules of this file:
   and answers, not whether a kept connection still works. Connecting, TLS and answer together are bounded by
   `check_timeout`.
 - 2xx and 3xx pass. Anything else fails, in words that are ours: nothing of the answer but its status is repeated.
+- A check that this machine had no port or descriptor for has found nothing out, and is no result.
 - The config is read for each check, so all of it can be changed while the checks run.
 """
 
@@ -20,6 +21,7 @@ from random import Random
 from typing import Final, NamedTuple, Protocol
 
 from proxy.config import GroupConfig, parse_address
+from proxy.failure import is_ours
 from proxy.http1.grammar import HEAD_END, BadHead, HeadLimits
 from proxy.http1.response_head import parse_response
 
@@ -94,11 +96,12 @@ class HealthChecks:
         while True:
             await asyncio.sleep(self._group.config.health.check_every * part)
             problem = await self._check(address)
-            self._group.check_result(address, not problem, problem)
+            if problem is not None:
+                self._group.check_result(address, not problem, problem)
             part = 0.9 + 0.2 * self._random()
 
-    async def _check(self, address: str) -> str:
-        """What is wrong with an upstream, "" if nothing."""
+    async def _check(self, address: str) -> str | None:
+        """What is wrong with an upstream, "" if nothing; None if it could not be asked."""
         health = self._group.config.health
         try:
             async with asyncio.timeout(health.check_timeout):
@@ -112,6 +115,8 @@ class HealthChecks:
         except ssl.SSLError as problem:
             return f"TLS: {problem.reason or 'failed'}"
         except (OSError, UnicodeError) as problem:  # UnicodeError: a name that no resolver can be asked for
+            if is_ours(problem):
+                return None
             return getattr(problem, "strerror", None) or type(problem).__name__
         return "" if 200 <= status < 400 else f"status {status}"
 

@@ -6,6 +6,8 @@ Rules of this file:
   on, or that fails; so here the socket is accepted first, counted (`Door.knocked`), and then given to the loop.
 - The TLS context is asked for at each accept: what a reload brings is for new connections.
 - A handshake that fails is closed and counted, and nothing is printed: anybody can make one fail.
+- It begins when the first byte is there, which is looked at and left where it is. So a client that says nothing costs
+  no TLS, and one that speaks plain HTTP is told so in plain HTTP, as by nginx.
 - When descriptors run out, accepting pauses for a moment. Clients wait in the kernel meanwhile, and nobody is dropped.
 - To close is to accept all who have been completed, and in the same breath to close: a client that comes in between is
   reset. So it is done before anybody is told to go away, who would come back at once.
@@ -20,7 +22,6 @@ import socket
 import ssl
 from collections.abc import Callable
 from contextlib import suppress
-from math import inf
 from typing import Final, Protocol
 
 from proxy.config import Seconds
@@ -30,6 +31,7 @@ SHUTDOWN_S: Final = 60.0  # for the last bytes to a slow reader, and its close_n
 LONGEST_S: Final = 86400.0  # uvloop has no timer for "never"
 AT_ONCE: Final = 64  # accepts before other callbacks have their turn
 PAUSE_S: Final = 0.1
+LEAST_S: Final = 0.001  # for a handshake that begins at the last moment
 
 
 class Door(Protocol):
@@ -40,6 +42,9 @@ class Door(Protocol):
 
     def knocked(self, connection: DownstreamConnection, ip: str) -> bool:
         """A client is there for its handshake. False: not now."""
+
+    def mistaken(self, connection: DownstreamConnection) -> DownstreamConnection:
+        """It speaks plain HTTP; what is returned tells it so."""
 
     def turned_away(self, connection: DownstreamConnection, why: str) -> None:
         """It has not come in."""
@@ -139,22 +144,61 @@ class TlsListener:
         return True
 
     async def _shake_hands(self, connection: DownstreamConnection, accepted: socket.socket) -> None:
-        allowed = self._handshake_s()
+        allowed = min(LONGEST_S, self._handshake_s())
+        until = self._loop.time() + allowed
         try:
             accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            async with asyncio.timeout(allowed):
+                first = await self._first_byte(accepted)
+            if first.isalpha():
+                told = self._door.mistaken(connection)
+                await self._loop.connect_accepted_socket(lambda: told, accepted)
+                return
             await self._loop.connect_accepted_socket(
                 lambda: connection,
                 accepted,
                 ssl=self._tls(),
-                ssl_handshake_timeout=LONGEST_S if allowed == inf else float(allowed),
+                ssl_handshake_timeout=max(until - self._loop.time(), LEAST_S),
                 ssl_shutdown_timeout=SHUTDOWN_S,
             )
+        except TimeoutError:
+            accepted.close()
+            self._door.turned_away(connection, "tls_timeout")
         except ssl.SSLError as problem:
             self._door.turned_away(connection, _reason_of(problem))
         except ConnectionAbortedError:  # uvloop's word for a handshake that took too long
             self._door.turned_away(connection, "tls_timeout")
         except OSError:
+            accepted.close()
             self._door.turned_away(connection, "tls_client_left")
+
+    async def _first_byte(self, accepted: socket.socket) -> bytes:
+        """What a client begins with, which stays to be read. Raises OSError if it has left without a word."""
+        first = _peek(accepted)
+        if first is None:
+            come = self._loop.create_future()
+            self._loop.add_reader(accepted, _wake, come)
+            try:
+                await come
+            finally:
+                self._loop.remove_reader(accepted)
+            first = _peek(accepted)
+        if not first:
+            raise ConnectionResetError
+        return first
+
+
+def _peek(accepted: socket.socket) -> bytes | None:
+    """The first byte, b"" if there will be none, None if it has not come yet."""
+    try:
+        return accepted.recv(1, socket.MSG_PEEK)
+    except BlockingIOError:
+        return None
+
+
+def _wake(waiter: asyncio.Future[None]) -> None:
+    if not waiter.done():
+        waiter.set_result(None)
 
 
 def _reason_of(problem: ssl.SSLError) -> str:

@@ -8,8 +8,15 @@ from collections.abc import Iterator
 from time import monotonic
 
 from proxy.group import Group
-from proxy.groups import CountedUpstream
-from proxy.observe.metrics import MOST_SHOWN, ConnectionSnapshot, Process, UpstreamSnapshot, WorkerSnapshot
+from proxy.groups import CountedUpstream, Running
+from proxy.observe.metrics import (
+    MOST_SHOWN,
+    ConnectionSnapshot,
+    Process,
+    SourceSnapshot,
+    UpstreamSnapshot,
+    WorkerSnapshot,
+)
 from proxy.server import Server
 from proxy.upstream_connection import State, UpstreamConnection
 
@@ -21,8 +28,12 @@ def worker_snapshot(server: Server, with_pool: bool) -> WorkerSnapshot:
     pool: list[ConnectionSnapshot] = []
     pool_size = 0
     open_requests: Counter[tuple[str, str]] = Counter()
+    addresses: dict[str, set[str]] = {}
+    for group in server.groups.all():  # one that drains may have the name of another
+        addresses.setdefault(group.name, set()).update(upstream.address for upstream in group.upstreams)
+    for name, known in addresses.items():
+        server.counters.keep(name, known)
     for group in server.groups.all():
-        server.counters.keep(group.name, {upstream.address for upstream in group.upstreams})
         for upstream, state in group.states():
             assert isinstance(upstream, CountedUpstream)
             connections = list(upstream.connections)
@@ -39,11 +50,26 @@ def worker_snapshot(server: Server, with_pool: bool) -> WorkerSnapshot:
         loop_lag=server.loop_lag.histogram,
         loop_lag_worst_s=server.loop_lag.worst(),
         counters=server.counters.seen(open_requests, server.log_dropped),
-        downstream=dict(Counter(connection.state.name.lower() for connection in server.clients.connections)),
+        downstream=dict(Counter(connection.phase for connection in server.clients.connections)),
         upstreams=upstreams,
+        sources=[_source(running) for running in server.groups.running.values()],
         pool=pool,
         pool_size=pool_size,
         draining=server.stopping,
+    )
+
+
+def _source(running: Running) -> SourceSnapshot:
+    assert running.source is not None
+    report = running.source.report
+    endpoints = report.endpoints or ()
+    return SourceSnapshot(
+        group=running.group.name,
+        kind=running.group.config.discovery.kind,
+        good_at=report.good_at,
+        problems=list(report.problems.values()),
+        known=len(endpoints),
+        serving=sum(endpoint.serving and not endpoint.terminating for endpoint in endpoints),
     )
 
 

@@ -57,7 +57,6 @@ class ConnectionPool(Generic[C]):
     """Idle connections to one upstream, and the count of all its connections. Times are seconds."""
 
     __slots__ = (
-        "_draining",
         "_lane",
         "_lane_limit",
         "_lanes",
@@ -66,6 +65,7 @@ class ConnectionPool(Generic[C]):
         "_max_requests",
         "_mortal",
         "_newest",
+        "draining",
         "expires",
         "idle_count",
         "idle_timeout",
@@ -77,7 +77,7 @@ class ConnectionPool(Generic[C]):
         self.open_count = 0
         self.idle_count = 0
         self.expires = inf  # never later than the moment at which the first parked connection reaches a limit
-        self._draining = False
+        self.draining = False
         self._lanes: dict[float, deque[C]] = {}  # by idle limit; each from oldest to newest
         self._lane: deque[C] = deque()  # the one that was parked in last, or the only one
         self._lane_limit = -inf
@@ -91,7 +91,7 @@ class ConnectionPool(Generic[C]):
         self._max_requests = limits.max_requests or inf
         self._max_age = limits.max_age
         self._mortal = limits.max_requests > 0 or limits.max_age < inf  # a connection ends, however often it is used
-        self._max_idle = -1 if self._draining else int(limits.max_idle)
+        self._max_idle = -1 if self.draining else int(limits.max_idle)
         parked = sorted((conn for lane in self._lanes.values() for conn in lane), key=lambda conn: conn.idle_since)
         self._lanes.clear()
         self._lane, self._lane_limit = deque(), -inf
@@ -102,7 +102,7 @@ class ConnectionPool(Generic[C]):
             self.expires = -inf
 
     def __repr__(self) -> str:
-        state = "DRAINING" if self._draining else "OPEN"
+        state = "DRAINING" if self.draining else "OPEN"
         return (
             f"<ConnectionPool {state}, {self.open_count} of {self.limits.max_connections} open, "
             f"{self.idle_count} idle, {self.limits.order} first>"
@@ -203,7 +203,7 @@ class ConnectionPool(Generic[C]):
 
     def drain(self) -> Sequence[tuple[C, CloseReason]]:
         """Takes out all idle connections, for the caller to close. From now on none is parked."""
-        self._draining = True
+        self.draining = True
         self._max_idle = -1
         drained = [(conn, CloseReason.DRAINED) for lane in self._lanes.values() for conn in lane]
         self._lanes.clear()
@@ -214,7 +214,7 @@ class ConnectionPool(Generic[C]):
 
     def _why_not(self, conn: C, now: float, limit: float) -> CloseReason:
         """Why a connection is not parked."""
-        if self._draining:
+        if self.draining:
             return CloseReason.DRAINED
         if conn.requests >= self._max_requests:
             return CloseReason.MAX_REQUESTS

@@ -72,6 +72,14 @@ class Record:
         self.up_reuse_n = connection.requests
         self.up_idle_ms = connection.idle_ms() if connection.requests else 0.0
 
+    def report_refused(self, why: str) -> None:
+        """Tells the end of one that was refused while it came; `why`: in the words that its client was told."""
+        course = (
+            *(self.attempts, self.retry_reason, self.group.name, self.up_name, self.up_conn, self.up_reuse_n),
+            *(self.up_idle_ms, self.bytes_in, self.bytes_out, round((monotonic() - self.started) * 1e3, 3)),
+        )
+        self.gateway.report_refused(self.client, self.number, self.status, self.cause, why, self.request, course)
+
     def report(self) -> None:
         """Tells the end."""
         request = self.request

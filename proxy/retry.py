@@ -8,6 +8,8 @@ Rules of this file:
 - A proxy MUST NOT repeat a request with a non-idempotent method (RFC 9110 §9.2.2). `when_proven` leans on the reason of
   that rule, `always` breaks it; both are here to be measured, and neither is the default.
 - A repeat always goes to a fresh connection. The caller sees to that, and to the budget.
+- While many wait in line for a connection, nothing is repeated: what is left of the line is for what is new. A proxy
+  that drains repeats as ever: these are its last requests, and no storm can come of them.
 - No clock: time is an argument, in seconds, from whichever monotonic clock the caller uses.
 """
 
@@ -40,6 +42,7 @@ class Attempt(NamedTuple):
     response_started: bool
     sent_bytes: int
     replayable: bool  # the request can be sent again from its first byte: no body, or all of it was kept
+    overloaded: bool = False  # many wait in line, wherever it could go
 
 
 class Decision(NamedTuple):
@@ -50,6 +53,8 @@ class Decision(NamedTuple):
 
 
 _RESPONSE_STARTED = Decision(False, "part of a response has arrived")
+_NOTHING_LEFT = Decision(False, "no port or descriptor left")
+_OVERLOADED = Decision(False, "overloaded: many wait in line")
 _NEVER = Decision(False, "the policy is never")
 _USED_UP = Decision(False, "retries used up")
 _BODY_GONE = Decision(False, "the body was not kept")
@@ -62,6 +67,12 @@ _PROVEN = Decision(True, "proven unprocessed")
 _MAYBE_EXECUTED = Decision(False, "it may have been executed")
 
 OVER_BUDGET: Final = Decision(False, "over the retry budget")
+
+# All there are, for those who count them.
+DECISIONS: Final[tuple[Decision, ...]] = (
+    *(_RESPONSE_STARTED, _NEVER, _NOTHING_LEFT, _OVERLOADED, _USED_UP, _BODY_GONE, _ALWAYS, _FRESH, _NOT_A_CLOSE),
+    *(_NOTHING_SENT, _IDEMPOTENT, _PROVEN, _MAYBE_EXECUTED, OVER_BUDGET),
+)
 
 
 class RetryPolicy:
@@ -82,6 +93,10 @@ class RetryPolicy:
             return _RESPONSE_STARTED
         if self.name == "never":
             return _NEVER
+        if attempt.failure is Failure.RESOURCES_EXHAUSTED:
+            return _NOTHING_LEFT  # a repeat goes to a fresh connection, and would want the same
+        if attempt.overloaded:
+            return _OVERLOADED
         if attempt.number > self.max_retries:
             return _USED_UP
         if not attempt.replayable:

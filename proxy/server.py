@@ -19,12 +19,13 @@ import gc
 import socket
 import ssl
 from contextlib import suppress
+from math import inf
 from time import monotonic
 from typing import Final, NamedTuple
 
 from proxy import sockets
 from proxy.clients import Clients
-from proxy.config import ProxyConfig, parse_address
+from proxy.config import ProxyConfig, Seconds, parse_address
 from proxy.downstream import DownstreamConnection, QuickAckConnection
 from proxy.events import EventLog
 from proxy.gateway import Gateway
@@ -141,7 +142,7 @@ class Server:
     def drain_old(self) -> None:
         """Has those go who came in there; nobody listens there any more."""
         for gateway in self._gateways:
-            gateway.draining = gateway is not self.gateway
+            gateway.draining = self.stopping or gateway is not self.gateway
 
     async def _take(self, prepared: Prepared) -> None:
         config = self.config = prepared.config
@@ -173,9 +174,17 @@ class Server:
         gateway.exchanges = exchanges
         return gateway
 
-    def reopen_logs(self) -> None:
-        """Goes on in the files that have their names now."""
-        self._access.reopen()
+    def reopen_logs(self) -> str:
+        """Has the access log go on in the file that has its name now; what kept it from that, "" if nothing."""
+        return self._access.reopen()
+
+    def listening(self) -> list[sockets.Setting]:
+        """What the kernel made of the socket that listens; nothing before there is one, and after."""
+        return [
+            setting
+            for listener in self._listeners[:1]
+            for setting in sockets.verify_listener(listener.socket, self.config.listener)
+        ]
 
     def why_not_ready(self) -> str:
         """Why no requests should come here now; "" if they should."""
@@ -192,23 +201,31 @@ class Server:
         self._listeners = []
         self.leave()
 
-    async def drain(self) -> None:
-        """Stops accepting, lets what has started finish, closes the rest when the grace is over, and the logs."""
+    async def drain(self) -> int:
+        """Stops accepting, lets what has started finish, closes the rest when the grace is over, and the logs.
+
+        Returns how many it has cut off. It says so, and that it begins, unless somebody else speaks for all.
+        """
         listeners = self._listeners
         self.stop_listening()
         for listener in listeners:
             if isinstance(listener, PlainListener):  # a handshake counts from its beginning
                 await listener.settle()
+        if self.worker is None:
+            say_draining(self.clients.count, self.config.drain_grace)
         for gateway in self._gateways:
             gateway.draining = True
         self.groups.drain()
         self.clients.drain()
         await self.clients.until_gone(self.config.drain_grace)
-        self.clients.abort()
+        cut_off = self.clients.abort()
         self.groups.close()
         self.loop_lag.close()
         await asyncio.sleep(0)  # the transports close
         self.close_logs()
+        if self.worker is None:
+            say_drained(cut_off)
+        return cut_off
 
     def hurry(self) -> None:
         """Lets a drain wait for nobody any more."""
@@ -227,7 +244,7 @@ class Server:
 
     def _set_options(self, connection: DownstreamConnection) -> None:
         with suppress(OSError):  # it has been reset already
-            sockets.set_all(connection._transport.get_extra_info("socket"), self._options)
+            connection.set_options(self._options)
 
 
 # ---- what does not depend on it
@@ -240,6 +257,24 @@ def open_sockets(config: ProxyConfig) -> Sockets:
         if not setting.granted:
             say(f"{setting.key}: asked for {setting.asked}, got {setting.got} ({sockets.SOMAXCONN} is the limit)")
     return opened
+
+
+def say_draining(connections: int, grace: Seconds) -> None:
+    """What a drain begins with."""
+    within = "as long as they need" if grace == inf else f"at most {grace}"
+    say(f"draining: {_connections(connections)} to finish, {within}")
+
+
+def say_drained(cut_off: int, killed: int = 0) -> None:
+    """How it has ended; `killed`: workers that did not end by themselves."""
+    if killed:
+        say(f"drained: {_connections(cut_off)} cut off, beside those of {killed} worker{'s'[: killed > 1]} that died")
+    else:
+        say(f"drained: {f'{_connections(cut_off)} cut off' if cut_off else 'nobody was cut off'}")
+
+
+def _connections(count: int) -> str:
+    return f"{count} connection{'' if count == 1 else 's'}"
 
 
 def close_all(opened: Sockets) -> None:

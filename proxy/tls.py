@@ -19,7 +19,7 @@ from pathlib import Path
 from time import time
 from typing import Any, Final, NamedTuple, NoReturn
 
-from proxy.config import TlsConfig, UpstreamTls
+from proxy.config import TlsConfig, UpstreamTls, not_opened
 
 PROTOCOLS: Final = ["http/1.1"]  # ALPN (RFC 7301); what else a client offers is not spoken here
 VERSIONS: Final = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
@@ -135,7 +135,7 @@ def _load_pair(context: ssl.SSLContext, key: str, file: str) -> str:
             raise TlsError(f"{key}: {file}: the private key does not match the first certificate") from None
         raise TlsError(f"{key}: {file}: {_words(problem)}") from None
     except OSError as problem:  # gone since it was read
-        raise TlsError(f"{key}: {file}: {problem.strerror}") from None
+        raise TlsError(f"{key}: {not_opened(file, problem)}") from None
     return text
 
 
@@ -154,7 +154,7 @@ def _text(key: str, file: str) -> str:
     try:
         return Path(file).read_text("ascii")
     except OSError as problem:
-        raise TlsError(f"{key}: {file}: {problem.strerror}") from None
+        raise TlsError(f"{key}: {not_opened(file, problem)}") from None
     except ValueError:
         raise TlsError(f"{key}: {file}: not a PEM file") from None
 

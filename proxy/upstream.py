@@ -111,6 +111,11 @@ class Upstream:
         """Exchanges in line."""
         return len(self._line)
 
+    @property
+    def crowded(self) -> bool:
+        """Whether half of those wait in line who may. The rest of it is for requests that are new."""
+        return bool(self._line) and 2 * len(self._line) >= self.pool.limits.max_waiting
+
     def reconfigure(self, timeouts: Timeouts, pool: PoolLimits) -> None:
         """Other limits from now on. What is parked is judged by them at once, what is under way when it is parked."""
         self.timeouts = timeouts

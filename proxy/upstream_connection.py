@@ -49,10 +49,16 @@ class State(IntEnum):
     SWITCHED = 4  # it carries another protocol
 
 
-CONNECTING, IDLE, ACTIVE, CLOSED, SWITCHED = map(int, State)  # plain numbers are cheaper, eight times a request
+# Plain numbers are cheaper than members, eight times a request; as constants they cost a compiled proxy nothing.
+CONNECTING: Final = 0
+IDLE: Final = 1
+ACTIVE: Final = 2
+CLOSED: Final = 3
+SWITCHED: Final = 4
+assert list(State) == [CONNECTING, IDLE, ACTIVE, CLOSED, SWITCHED]
 
 # The steps there are: from each state, to CONNECTING, IDLE, ACTIVE, CLOSED, SWITCHED.
-_STEPS: Final = (
+_STEPS: Final[tuple[tuple[bool, ...], ...]] = (
     (False, True, False, True, False),
     (False, False, True, True, False),
     (False, True, False, True, True),

@@ -22,7 +22,7 @@ from proxy.pool import CloseReason
 from proxy.sides import Evidence
 
 # How answers begin that no server says farewell with. One that sends them unasked is out of step. The usual one first.
-ORDINARY: Final = (b"HTTP/1.1 2", b"HTTP/1.1 3", b"HTTP/1.1 1", b"HTTP/1.0 2", b"HTTP/1.0 3")
+ORDINARY: Final[tuple[bytes, ...]] = (b"HTTP/1.1 2", b"HTTP/1.1 3", b"HTTP/1.1 1", b"HTTP/1.0 2", b"HTTP/1.0 3")
 
 
 class UpstreamSocket(asyncio.Protocol):

@@ -1,23 +1,23 @@
-"""A worker: one process that serves, as its master tells it (`workers.py`); and how the two talk.
+"""A worker: one process that serves, as its master tells it (`workers.py`).
 
 Rules of this file:
 
 - Of its two sockets to the master one is for calls, answered in their order; on the other listening sockets come.
-- Who speaks there is this very program, run by the same user: what is said is pickled.
-- It ends when it is told to (SIGTERM), and when its master has gone; both times it drains. SIGINT and SIGHUP, which a
-  terminal sends to everybody, are the master's business.
+- It beats (`channel.py`) until it ends: a drain takes its time, and is no silence.
+- It ends when its master tells it to, and when its master has gone; both times it drains. SIGTERM from anybody else it
+  passes on: its master sees to it that somebody else still listens then. SIGINT, SIGHUP and SIGUSR1, which a terminal
+  or a service manager may send to everybody, are the master's business.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import pickle
 import signal
 import socket
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Final
 
+from proxy.channel import LAST_WORDS, TOLD_TO_STOP, beat, receive, send
 from proxy.config import ProxyConfig
 from proxy.discovery import SourceError
 from proxy.observation import worker_snapshot
@@ -27,25 +27,31 @@ from proxy.tls import TlsError
 
 REFUSALS: Final = (OSError, TlsError, SourceError)  # what keeps it from a start or a change; its master hears of it
 
-_SIZE: Final = 8  # bytes in front of each message, which say how long it is
-
 
 async def work(descriptors: str, settled: Callable[[], None]) -> None:
     """Serves until it is told to stop, or until its master has gone. `descriptors`: as `Worker.start` gives them."""
     calls, listeners, *listening = (socket.socket(fileno=int(number)) for number in descriptors.split(","))
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
-    for number in (signal.SIGINT, signal.SIGHUP):
+    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
         loop.add_signal_handler(number, lambda: None)
-    loop.add_signal_handler(signal.SIGTERM, stop.set)
     reader, writer = await asyncio.open_unix_connection(sock=calls, limit=1 << 20)
-    part = Part(listeners, listening)
+    part = Part(listeners, listening, stop)
+    beating = loop.create_task(beat(writer))
     obeying = loop.create_task(part.obey(reader, writer, settled))
     obeying.add_done_callback(lambda _: stop.set())
+
+    def told_to_stop() -> None:
+        if not obeying.done():
+            send(writer, (TOLD_TO_STOP, None, None))
+        elif part.server is not None:  # it drains, and there is no master to tell
+            part.server.hurry()
+
+    loop.add_signal_handler(signal.SIGTERM, told_to_stop)
     await stop.wait()
     if part.server is not None:
-        loop.add_signal_handler(signal.SIGTERM, part.server.hurry)
-        await part.server.drain()
+        send(writer, (LAST_WORDS, await part.server.drain(), None))
+    beating.cancel()
     obeying.cancel()
     writer.close()
 
@@ -53,10 +59,11 @@ async def work(descriptors: str, settled: Callable[[], None]) -> None:
 class Part:
     """What a worker does when it is called."""
 
-    def __init__(self, listeners_come_by: socket.socket, listening: Sockets) -> None:
+    def __init__(self, listeners_come_by: socket.socket, listening: Sockets, stop: asyncio.Event) -> None:
         self.server: Server | None = None
         self._listeners_come_by = listeners_come_by
         self._listening = listening
+        self._stop = stop
         self._prepared: Prepared | None = None
 
     async def obey(
@@ -85,13 +92,16 @@ class Part:
         assert self.server is not None
         self._prepared = self.server.prepare(config, listening)
 
-    async def on_commit(self, reopen: bool) -> None:
+    async def on_commit(self, reopen: bool) -> str:
         prepared, self._prepared = self._prepared, None
         assert self.server is not None
         assert prepared is not None
         await self.server.commit(prepared)
-        if reopen:
-            self.server.reopen_logs()
+        return self.server.reopen_logs() if reopen else ""
+
+    async def on_reopen(self) -> str:
+        assert self.server is not None
+        return self.server.reopen_logs()
 
     async def on_leave(self) -> None:
         assert self.server is not None
@@ -101,9 +111,13 @@ class Part:
         assert self.server is not None
         self.server.drain_old()
 
-    async def on_stop_listening(self) -> None:
+    async def on_stop_listening(self) -> int:
         assert self.server is not None
         self.server.stop_listening()
+        return self.server.clients.count
+
+    async def on_stop(self) -> None:
+        self._stop.set()
 
     async def on_hurry(self) -> None:
         assert self.server is not None
@@ -117,19 +131,3 @@ class Part:
     async def on_snapshot(self, with_pool: bool) -> WorkerSnapshot:
         assert self.server is not None
         return worker_snapshot(self.server, with_pool)
-
-
-# ---- messages
-
-
-def send(writer: asyncio.StreamWriter, message: object) -> None:
-    data = pickle.dumps(message)
-    writer.write(len(data).to_bytes(_SIZE, "big") + data)
-
-
-async def receive(reader: asyncio.StreamReader) -> Any:
-    """The next message; None: the other end has gone."""
-    with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
-        size = int.from_bytes(await reader.readexactly(_SIZE), "big")
-        return pickle.loads(await reader.readexactly(size))
-    return None

@@ -7,6 +7,9 @@ from collections.abc import Generator
 
 import pytest
 
+FORBIDDEN = (
+    "no namespaces of its own here"  # by the machine, which no package mends: tests/faults/harness/own_network.py
+)
 IN_CI = os.environ.get("CI", "").lower() not in ("", "0", "false")
 
 
@@ -19,7 +22,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Turns a skipped test into a failed one in CI; an expected failure (xfail) stays what it is."""
     report = yield
-    if IN_CI and report.skipped and not hasattr(report, "wasxfail"):
+    if IN_CI and report.skipped and not hasattr(report, "wasxfail") and FORBIDDEN not in str(report.longrepr):
         _fail(report)
     return report
 

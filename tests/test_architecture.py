@@ -23,9 +23,9 @@ LEAVES = (
     ("events",),
     ("deadline",),
     (
-        *("config.values", "config.addresses", "config.bounds"),
+        *("config.hints", "config.values", "config.addresses", "config.bounds"),
         *("config.knobs_exchange", "config.knobs_edges", "config.knobs_upstreams", "config.knobs"),
-        *("config.known_keys", "config.file", "config.checks", "config.changes", "config"),
+        *("config.known_keys", "config.origins", "config.file", "config.checks", "config.changes", "config"),
     ),
     (
         *("http1", "http1.grammar", "http1.trailers", "http1.framing", "http1.pages", "http1.forwarding"),
@@ -52,14 +52,14 @@ CHAIN = (
         "exchange",
     ),
     *("downstream_socket", "downstream_body", "downstream", "listener", "clients", "groups", "server"),
-    *("observation", "control", "worker", "workers", "__main__"),
+    *("observation", "control", "preflight", "channel", "worker", "worker_process", "workers", "__main__"),
 )
 
 # Beside the chain, and what of ours each may import; beside the leaves, and those before it in its own room.
 BESIDE = {
     "observe.access_log": ("events", "config", "http1"),  # reads the event stream
-    "observe.metrics": ("observe", "failure"),
-    "health": ("config", "http1"),  # these two tell a group of its upstreams, which is given to them
+    "observe.metrics": ("observe", "failure", "retry"),
+    "health": ("config", "http1", "failure"),  # these two tell a group of its upstreams, which is given to them
     "discovery.endpoints": ("config",),
     "discovery.endpoint_slice": ("config", "discovery"),
     "discovery.file_source": ("config", "discovery"),
@@ -76,7 +76,10 @@ BESIDE = {
 
 LEAF_MODULES = tuple(name for room in LEAVES for name in room)
 # Who makes what stands beside, and wires it to the chain.
-MAKERS = ("groups", "server", "observation", "control", "worker", "workers", "__main__")
+MAKERS = (
+    *("groups", "server", "observation", "control", "preflight"),
+    *("channel", "worker", "worker_process", "workers", "__main__"),
+)
 
 # What decisions must be told instead: `now`, and what happened.
 NOT_FOR_DECISIONS = {"asyncio", "uvloop", "time", "datetime", "socket", "select", "threading", "os"}

@@ -18,7 +18,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from proxy.config import ProxyConfig, keys, load
+from proxy.config import ConfigError, ProxyConfig, keys, load
 from proxy.config.known_keys import Setting, read
 from proxy.config.values import shown, toml_of
 
@@ -34,11 +34,13 @@ RUN_ELSEWHERE = {
     "make bench",
     "make fuzz",
     "make faults",
+    "make compiled",
     "kalab run idle-close --upstream uvicorn --keep-alive 5s --arm control --method POST --blocks 1 --trials 1000",
     "kalab demo",
     "kalab proxy --config proxy.toml",
     "python -m proxy --config proxy.toml",
     "python -m pip install .",
+    "KALAB_COMPILE=1 python -m pip install .",
 }
 
 
@@ -244,6 +246,15 @@ def test_configs_in_the_docs_are_valid(tmp_path: Path) -> None:
         load(tmp_path / "proxy.toml", {}, {})
 
 
+def test_the_mistake_in_the_docs_is_told_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (start,) = (block for page, block in blocks("toml") if block.startswith("# proxy.toml"))
+    Path("proxy.toml").write_text(start.replace('"4s"', '"4 sec"'))
+    with pytest.raises(ConfigError) as caught:
+        load(Path("proxy.toml"), {}, {})
+    assert f"\nerror: {caught.value}\n" in (ROOT / "docs" / "proxy.md").read_text()
+
+
 # --- Commands that need a shell: `bash` blocks, each with a test of its own
 
 
@@ -261,7 +272,7 @@ def bash_block(word: str) -> str:
 
 
 def test_every_shell_block_has_its_test() -> None:
-    assert [block.split()[0] for _, block in blocks("bash")] == ["curl", "openssl"]
+    assert [block.split()[0] for _, block in blocks("bash")] == ["install", "curl", "openssl"]
 
 
 @pytest.fixture
@@ -286,8 +297,8 @@ def test_an_example_is_a_valid_config(example: Path, folder: Path) -> None:
 def test_a_running_proxy_is_changed_as_told(tmp_path: Path) -> None:
     if shutil.which("curl") is None:
         pytest.skip("curl is not installed")
-    (tmp_path / "token").write_text("0123456789abcdef")
-    (tmp_path / "token").chmod(0o600)
+    shell(bash_block("/dev/urandom"), tmp_path)
+    assert (tmp_path / "token").stat().st_mode & 0o777 == 0o600
     flags = ["--listen", "127.0.0.1:0", "--admin.listen", "127.0.0.1:0", "--admin.token_file", "token"]
     with subprocess.Popen(
         [sys.executable, "-m", "proxy", *flags, "--log.access", "off"],
@@ -298,7 +309,7 @@ def test_a_running_proxy_is_changed_as_told(tmp_path: Path) -> None:
         text=True,
     ) as proxy:
         assert proxy.stderr is not None
-        address = proxy.stderr.readline().removeprefix("admin on ").strip()
+        address = proxy.stderr.readline().rpartition("admin on ")[2].strip()
         try:
             said = shell(bash_block("PATCH").replace("127.0.0.1:9901", address), tmp_path)
         finally:

@@ -19,7 +19,7 @@ from hmac import compare_digest
 from pathlib import Path
 from typing import Final, NoReturn
 
-from proxy.config import ConfigError
+from proxy.config import ConfigError, not_opened
 from proxy.http1.grammar import PSEUDONYM
 
 SHORTEST_TOKEN: Final = 16  # characters
@@ -80,7 +80,7 @@ def read_token(path: str, warn: Callable[[str], None]) -> bytes:
             mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
             token = file.read(LONGEST_TOKEN + 1).strip()
     except OSError as problem:
-        raise ConfigError(f"admin.token_file: {path}: {problem.strerror}") from None
+        raise ConfigError(f"admin.token_file: {not_opened(path, problem)}") from None
     if len(token) > LONGEST_TOKEN or not _TOKEN.fullmatch(token.decode("latin-1")):
         raise ConfigError(f"admin.token_file: {path}: expected one line of visible ASCII without spaces")
     if len(token) < SHORTEST_TOKEN:

@@ -22,7 +22,7 @@ from typing import Any, Final, NamedTuple
 from proxy.config.addresses import parse_address, parse_upstream
 from proxy.config.bounds import Balance, LogFormat, Order, PolicyName, Trailers
 from proxy.config.changes import Change, Means, change_by, diff, live_changes
-from proxy.config.checks import refuse_contradictions
+from proxy.config.checks import refuse_contradictions, warn
 from proxy.config.file import settings_of
 from proxy.config.knobs import GroupConfig, ProxyConfig, Route, replaced
 from proxy.config.knobs_edges import AdminConfig, ListenerConfig, SocketConfig, TlsConfig, UpstreamTls
@@ -41,6 +41,7 @@ from proxy.config.known_keys import (
     read,
     split_group_key,
 )
+from proxy.config.origins import DEFAULT, Loaded, in_group, not_opened, placed, told
 from proxy.config.values import Bytes, Network, Seconds, parse_duration, parse_size, shown, text_of, toml_of
 
 __all__ = [
@@ -75,31 +76,26 @@ __all__ = [
     "UpstreamTls",
     "change_by",
     "diff",
+    "in_group",
     "keys",
     "live_changes",
     "load",
+    "not_opened",
     "override",
     "parse_address",
     "parse_duration",
     "parse_size",
     "parse_upstream",
     "patched",
+    "placed",
     "rows",
     "text_of",
     "to_toml",
+    "told",
+    "warnings",
 ]
 
 PREFIX: Final = "KALAB_"
-
-
-class Loaded(NamedTuple):
-    """A config, and for each key where its value comes from: "default", "proxy.toml:7", "KALAB_…" or "--…".
-
-    Beside the plain keys, those of named groups and of routes that were said.
-    """
-
-    config: ProxyConfig
-    origins: dict[str, str]
 
 
 class Row(NamedTuple):
@@ -112,7 +108,7 @@ class Row(NamedTuple):
 
 def load(path: Path | None, environ: Mapping[str, str], flags: Mapping[str, str]) -> Loaded:
     """The config from a file (None: no file), the environment, and flags given as `{"timeouts.connect": "5s"}`."""
-    origins = dict.fromkeys(PLAIN, "default")
+    origins = dict.fromkeys(PLAIN, DEFAULT)
     values = {}
     for setting in chain(settings_of(path) if path else (), _from_environment(environ), _from_flags(flags)):
         values[setting.key] = read(setting)
@@ -120,6 +116,11 @@ def load(path: Path | None, environ: Mapping[str, str], flags: Mapping[str, str]
     config = _with(ProxyConfig(), values)
     refuse_contradictions(config, origins)
     return Loaded(config, origins)
+
+
+def warnings(loaded: Loaded) -> list[str]:
+    """What is no mistake and yet hardly meant, each in one line that says where."""
+    return list(warn(loaded.config, loaded.origins))
 
 
 def override(config: ProxyConfig, changes: Mapping[str, object]) -> ProxyConfig:

@@ -7,6 +7,7 @@ from ipaddress import ip_address
 from math import inf, isfinite
 from typing import Annotated, Final, Literal
 
+from proxy.config import hints
 from proxy.config.addresses import is_address, is_upstream_address, parse_address
 from proxy.config.values import OFF, Bounds, Bytes, Network, Seconds
 
@@ -38,10 +39,13 @@ def is_host_pattern(text: str) -> bool:
 
 
 def is_path_prefix(text: str) -> bool:
-    """Whether it is a path as it stands in a request: no query, no dot segments, no slash at its end but in "/"."""
+    """Whether it is a path as it stands in a request: no query, no dot segments, no slash at its end but in "/".
+
+    A star at the end would be one of the path itself, and match nothing that anybody asks for.
+    """
     first, *segments = text.split("/")
     plain = (_SEGMENT.fullmatch(segment) and segment not in (".", "..") for segment in segments)
-    return text == "/" or (first == "" and segments != [] and all(plain))
+    return text == "/" or (first == "" and segments != [] and all(plain) and not text.endswith("*"))
 
 
 def is_check_path(text: str) -> bool:
@@ -76,40 +80,64 @@ Count = Annotated[int, Bounds("0 or more", lambda n: n >= 0)]
 AtLeastOne = Annotated[int, Bounds("1 or more", lambda n: n >= 1)]
 Backlog = Annotated[int, Bounds("1 to 2147483647", lambda n: 1 <= n < 1 << 31)]  # an int of C, in listen(2)
 KeepaliveCount = Annotated[int, Bounds(f"between 1 and {_MOST_KEEPALIVES}", lambda n: 1 <= n <= _MOST_KEEPALIVES)]
-Share = Annotated[float, Bounds("between 0 and 1", lambda x: 0 <= x <= 1)]
+Share = Annotated[float, Bounds("a share between 0 and 1", lambda x: 0 <= x <= 1, hints.of_share)]
 Size = Annotated[Bytes, Bounds("more than 0", lambda n: n > 0)]
 
-Listen = Annotated[str, Bounds('host:port such as "127.0.0.1:8080"', is_address)]
-AdminListen = Annotated[
-    str, Bounds('host:port such as "127.0.0.1:9901", or "off"', lambda a: a == OFF or is_address(a))
+Listen = Annotated[
+    str, Bounds('host:port such as "127.0.0.1:8080"', is_address, hints.of_listen(8080, for_everybody=True))
 ]
-Resolver = Annotated[str, Bounds('an address such as "10.0.0.2:53", not a name; or ""', is_resolver)]
+AdminListen = Annotated[
+    str,
+    Bounds(
+        'host:port such as "127.0.0.1:9901", or "off"',
+        lambda a: a == OFF or is_address(a),
+        hints.of_listen(9901, for_everybody=False),
+    ),
+]
+Resolver = Annotated[str, Bounds('an address such as "10.0.0.2:53", not a name; or ""', is_resolver, hints.of_resolver)]
 UpstreamAddress = Annotated[
     str,
     Bounds(
         'host:port such as "127.0.0.1:9000", or with a weight from 1 to 1000, "127.0.0.1:9000 weight=3"',
         is_upstream_address,
+        hints.of_upstream,
     ),
 ]
-HashBy = Annotated[str, Bounds('"client" or "header:NAME"', is_hash_key)]
-Host = Annotated[str, Bounds('a host such as "api.example.com", in lower case and without a port', is_host)]
+HashBy = Annotated[str, Bounds('"client" or "header:NAME"', is_hash_key, hints.of_hash_key)]
+Host = Annotated[
+    str,
+    Bounds('a host such as "api.example.com", in lower case and without a port', is_host, hints.of_exact_host),
+]
 HostOrNone = Annotated[
-    str, Bounds('a host such as "api.example.com", in lower case, or ""', lambda h: h == "" or is_host(h))
+    str,
+    Bounds(
+        'a host such as "api.example.com", in lower case, or ""',
+        lambda h: h == "" or is_host(h),
+        hints.of_exact_host,
+    ),
 ]
 HostPattern = Annotated[
     str,
     Bounds(
         '"api.example.com" or "*.example.com", in lower case and without a port; leave it out for any host',
         is_host_pattern,
+        hints.of_host,
     ),
 ]
 PathPrefix = Annotated[
     str,
-    Bounds('a path such as "/" or "/v1", without a query, dot segments or a slash at its end', is_path_prefix),
+    Bounds(
+        'a path such as "/" or "/v1", without a query, dot segments, or a slash or * at its end',
+        is_path_prefix,
+        hints.of_path,
+    ),
 ]
-CheckPath = Annotated[str, Bounds('a path such as "/healthz", or "" for no checks', is_check_path)]
+CheckPath = Annotated[str, Bounds('a path such as "/healthz", or "" for no checks', is_check_path, hints.of_target)]
 Protocol = Annotated[
-    str, Bounds('a protocol in lower case such as "websocket"; HTTP and TLS are not allowed', is_protocol)
+    str,
+    Bounds(
+        'a protocol in lower case such as "websocket"; HTTP and TLS are not allowed', is_protocol, hints.of_protocol
+    ),
 ]
 
 Balance = Literal["round_robin", "least_busy", "random_two", "hash"]

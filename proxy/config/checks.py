@@ -14,6 +14,7 @@ from proxy.config.addresses import UpstreamParts, is_loopback, parse_address, pa
 from proxy.config.knobs import DEFAULT_GROUP, GroupConfig, ProxyConfig
 from proxy.config.knobs_upstreams import DiscoveryConfig
 from proxy.config.known_keys import GROUPS, PLAIN, ROUTES, ConfigError, nearest, place
+from proxy.config.origins import DEFAULT
 from proxy.config.values import OFF, toml_of
 
 
@@ -33,9 +34,19 @@ class Need(NamedTuple):
 
 def refuse_contradictions(config: ProxyConfig, origins: Mapping[str, str]) -> None:
     """Raises ConfigError with the first problem found. `origins` says where keys were set."""
-    for keys, what in problems(config):
-        culprit = next((key for key in keys if origins.get(key, "default") != "default"), keys[0])
-        raise ConfigError(f"{place(culprit, origins.get(culprit, 'config'))}: {what}")
+    for problem in problems(config):
+        raise ConfigError(_told(problem, origins))
+
+
+def warn(config: ProxyConfig, origins: Mapping[str, str]) -> Iterator[str]:
+    """What is hardly meant, and does no harm: it may be on its way in or out."""
+    return (_told(problem, origins) for problem in _unused(config, origins))
+
+
+def _told(problem: Problem, origins: Mapping[str, str]) -> str:
+    keys, what = problem
+    culprit = next((key for key in keys if origins.get(key, DEFAULT) != DEFAULT), keys[0])
+    return f"{place(culprit, origins.get(culprit, 'config'))}: {what}"
 
 
 def problems(config: ProxyConfig) -> Iterator[Problem]:
@@ -205,3 +216,18 @@ def _of_routes(config: ProxyConfig, groups: Mapping[str, GroupConfig]) -> Iterat
             keys = (f"{ROUTES}.{number}.path", f"{ROUTES}.{number}.host", key)
             yield Problem(keys, f"{route.pattern} is what {ROUTES}.{first[route.pattern]} matches already")
         first.setdefault(route.pattern, number)
+
+
+# --- What nobody asks
+
+
+def _unused(config: ProxyConfig, origins: Mapping[str, str]) -> Iterator[Problem]:
+    reached = {route.group for route in config.routes}
+    for name, own in config.groups.items():
+        if name not in reached:
+            yield Problem(tuple(f"{GROUPS}.{name}.{key}" for key in own), f"no route leads to the group {name}")
+    everything = next((number for number, route in enumerate(config.routes, 1) if route.pattern == "*/"), 0)
+    said = origins.get("upstreams", DEFAULT) != DEFAULT
+    if everything and said and config.upstreams and DEFAULT_GROUP not in reached:
+        what = f"no request comes here: {ROUTES}.{everything} takes all that no other route takes"
+        yield Problem(("upstreams",), what)

@@ -5,27 +5,32 @@ tomllib does not say where a key stands, so this looks for it, line by line. A t
 
 from __future__ import annotations
 
+import json
 import re
 import tomllib
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
+from proxy.config.hints import did_you_mean
 from proxy.config.known_keys import ROUTES, ConfigError, Setting, flat
+from proxy.config.origins import not_opened
 
 _PART: Final = r"""(?:[\w-]+|"[^"]*"|'[^']*')"""
 _NAME: Final = rf"({_PART}(?:\s*\.\s*{_PART})*)"
 _HEADER = re.compile(rf"\s*(\[\[?)\s*{_NAME}\s*\]")
+_LIKE_AN_ENTRY = re.compile(r"\s*([\w.-]+)\s*[=:\s]\s*([^\s=:;{}\[\]#][^={}\[\]#]*?)\s*;?\s*(?:#.*)?")
 _ENTRY = re.compile(rf"\s*{_NAME}\s*=")
 
 
 def settings_of(path: Path) -> Iterator[Setting]:
     """What the file says, in its order. Raises ConfigError if it cannot be read or is no TOML."""
     try:
-        text = path.read_text("utf-8")
+        text = path.read_text("utf-8-sig")  # some editors begin a file with a mark of its encoding
         document = tomllib.loads(text)
     except OSError as problem:
-        raise ConfigError(f"{path}: {problem.strerror}") from None
+        raise ConfigError(not_opened(str(path), problem)) from None
     except UnicodeDecodeError:
         raise ConfigError(f"{path}: not UTF-8") from None
     except tomllib.TOMLDecodeError as problem:
@@ -77,4 +82,18 @@ def _explain(path: Path, text: str, problem: str) -> str:
             first[key] = line
     at = re.match(r"line (\d+), column (\d+)", position)
     where = f"{at[1]}: column {at[2]}" if at else str(len(text.splitlines()) or 1)
-    return f"{path}:{where}: not valid TOML: {what or problem}"
+    meant = _meant(text.split("\n")[int(at[1]) - 1]) if at else ""
+    return f"{path}:{where}: not valid TOML: {what or problem}{meant}"
+
+
+def _meant(line: str) -> str:
+    """What a line could be in TOML that is written as elsewhere: `connect = 5s`, `verify = False`, `listen: a:1;`."""
+    match = _LIKE_AN_ENTRY.fullmatch(line)
+    if match is None:
+        return ""
+    name, value = match.groups()
+    for written in (value, value.lower() if value.lower() in ("true", "false") else "", json.dumps(value)):
+        with suppress(tomllib.TOMLDecodeError):
+            tomllib.loads(f"{name} = {written}")
+            return did_you_mean(f"{name} = {written}")
+    return ""

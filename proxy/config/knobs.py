@@ -64,7 +64,8 @@ class ProxyConfig(msgspec.Struct, frozen=True, kw_only=True):
     """All of it."""
 
     listen: Listen = "127.0.0.1:8080"
-    """Where clients connect, host:port. Default 127.0.0.1:8080. Port 0: any free one, printed at start."""
+    """Where clients connect, host:port. Default 127.0.0.1:8080. "0.0.0.0:8080": every IPv4 address of this machine;
+    "[::]:8080": every IPv6 one. Port 0: any free one, printed at start."""
 
     upstreams: tuple[UpstreamAddress, ...] = ("127.0.0.1:9000",)
     """Where requests go, host:port each, "weight=3" after it for three times the share. Default one, 127.0.0.1:9000.

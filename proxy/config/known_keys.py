@@ -6,13 +6,13 @@ Three kinds, all dotted: the plain keys ("pool.max_idle"), those that a named gr
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final, NamedTuple
 
 import msgspec
 
+from proxy.config import hints
 from proxy.config.knobs import DEFAULT_GROUP, GroupConfig, ProxyConfig, Route
 from proxy.config.values import parse, parse_text
 
@@ -165,9 +165,14 @@ def place(key: str, origin: str) -> str:
 def nearest(wrong: str, known: Iterable[str], prefix: str = "") -> str:
     """The end of an error message: what was probably meant, if anything is near."""
     known = list(known)
-    leaf = wrong.rpartition(".")[2]
+    section, dot, leaf = wrong.rpartition(".")
+    beside = [key.rpartition(".")[2] for key in known if key.rpartition(".")[0] == section and dot]
+    a_part = (key for key in beside if len(leaf) > 3 and leaf in key)
+    if near := hints.near(leaf, beside) or next(a_part, ""):
+        return hints.did_you_mean(f"{prefix}{section}.{near}")
     misplaced = [key for key in known if key.rpartition(".")[2] == leaf]
-    near = misplaced or difflib.get_close_matches(wrong, known, n=1)
+    near = misplaced[0] if misplaced else "" if beside else hints.near(wrong, known)
     if near:
-        return f"; did you mean {prefix}{near[0]}?"
-    return f"; one of {', '.join(known)}" if len(known) <= 10 else "; --show-config lists what there is"
+        return hints.did_you_mean(prefix + near)
+    listed = beside or known
+    return f"; one of {', '.join(listed)}" if len(listed) <= 12 else "; --show-config lists what there is"

@@ -7,7 +7,6 @@ Whatever is wrong is a `ValueError` that says what was expected and what was fou
 from __future__ import annotations
 
 import contextlib
-import difflib
 import json
 import re
 from collections.abc import Callable
@@ -16,10 +15,11 @@ from ipaddress import IPv4Network, IPv6Network, ip_network
 from math import inf
 from typing import Annotated, Any, Final, Literal, NamedTuple, get_args, get_origin
 
+from proxy.config import hints
+
 OFF: Final = "off"
 
 _DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h)")
-_NUMBER = re.compile(r"[0-9]+(?:\.[0-9]+)?")
 _SECONDS_IN: Final = {"ms": Decimal("0.001"), "s": Decimal(1), "m": Decimal(60), "h": Decimal(3600)}
 
 _SIZE = re.compile(r"([0-9]+)(B|KiB|MiB|GiB)?")
@@ -69,7 +69,7 @@ def parse_duration(text: object) -> Seconds:
         return Seconds(inf)
     match = _DURATION.fullmatch(str(text))
     if match is None or not isinstance(text, str):
-        meant = f'; did you mean "{text}s"?' if _NUMBER.fullmatch(str(text)) else ""
+        meant = hints.of_duration(text)
         raise ValueError(f'expected a duration such as "250ms", "4s", "2m" or "off", got {toml_of(text)}{meant}')
     number, unit = match.groups()
     return Seconds(Decimal(number) * _SECONDS_IN[unit])
@@ -81,7 +81,8 @@ def parse_size(text: object) -> Bytes:
         return Bytes(0)
     match = _SIZE.fullmatch(str(text))
     if match is None or not isinstance(text, str | int):
-        raise ValueError(f'expected a size such as "512B", "64KiB", "8MiB" or "off", got {toml_of(text)}')
+        meant = hints.of_size(text)
+        raise ValueError(f'expected a size such as "512B", "64KiB", "8MiB" or "off", got {toml_of(text)}{meant}')
     number, unit = match.groups()
     return Bytes(int(number) * _BYTES_IN[unit])
 
@@ -101,33 +102,38 @@ def parse_network(text: object) -> Network:
     raise ValueError(f'expected a network such as "10.0.0.0/8" or "fd00::/8", got {toml_of(text)}{meant}')
 
 
+def _no_hint(_: object) -> str:
+    return ""
+
+
 class Bounds(NamedTuple):
-    """What a value must be, in words and as a check. It annotates a type: `Annotated[int, Bounds(...)]`."""
+    """What a value must be, in words and as a check. It annotates a type: `Annotated[int, Bounds(...)]`.
+
+    `hint`: the end of the message for one that is not so, see `hints.py`.
+    """
 
     says: str
     holds: Callable[[Any], bool]
+    hint: Callable[[Any], str] = _no_hint
 
 
 def parse(wanted: Any, value: object) -> object:
     """What TOML gave, or a value that is typed already, as the wanted type."""
     origin, args = get_origin(wanted), get_args(wanted)
     if origin is Annotated:
-        parsed = parse(args[0], value)
-        if not args[1].holds(parsed):
-            raise ValueError(f"must be {args[1].says}, got {toml_of(value)}")
-        return parsed
+        return _parse_bound(args[0], args[1], value)
     if origin is Literal:
         return _parse_choice(args, value)
     if origin is tuple:
         if not isinstance(value, list | tuple):
-            raise ValueError(f'expected a list such as ["…", "…"], got {toml_of(value)}')
+            raise ValueError(f'expected a list such as ["…", "…"], got {toml_of(value)}{hints.of_list(value)}')
         return tuple(parse(args[0], item) for item in value)
     if wanted in _PARSERS:
         return value if isinstance(value, wanted) else _PARSERS[wanted](value)
     if wanted is float and type(value) is int:
         return float(value)
     if type(value) is not wanted:
-        raise ValueError(f"expected {_WANTED[wanted]}, got {toml_of(value)}")
+        raise ValueError(f"expected {_WANTED[wanted]}, got {toml_of(value)}{hints.of_plain(wanted, value)}")
     return value
 
 
@@ -165,6 +171,8 @@ def toml_of(value: object) -> str:
     """A value as TOML writes it; a value that is typed already, as `parse` reads it."""
     if isinstance(value, list | tuple):
         return f"[{', '.join(map(toml_of, value))}]"
+    if isinstance(value, dict):
+        return f"{{{', '.join(f'{name} = {toml_of(inner)}' for name, inner in value.items())}}}"
     if isinstance(value, Seconds | Bytes | Sink | Network):
         value = text_of(value)
     if isinstance(value, str):
@@ -172,17 +180,30 @@ def toml_of(value: object) -> str:
     return text_of(value)
 
 
+def _parse_bound(wanted: Any, bounds: Bounds, value: object) -> object:
+    meant = bounds.hint(value)
+    try:
+        parsed = parse(wanted, value)
+    except ValueError:
+        if wanted is not str and not meant:
+            raise
+    else:
+        if bounds.holds(parsed):
+            return parsed
+    raise ValueError(f"must be {bounds.says}, got {toml_of(value)}{meant}")
+
+
 def _parse_choice(choices: tuple[str, ...], value: object) -> object:
     if value in choices:
         return value
-    near = difflib.get_close_matches(str(value), choices, n=1)
-    meant = f"; did you mean {near[0] if isinstance(value, str) else toml_of(near[0])}?" if near else ""
+    meant = hints.of_choice(value, choices)
     raise ValueError(f"expected one of {', '.join(choices)}, got {toml_of(value)}{meant}")
 
 
 def _parse_sink(value: object) -> Sink:
-    if not isinstance(value, str):
-        raise ValueError(f'expected a path, "-" or "off", got {toml_of(value)}')
+    meant = hints.of_sink(value) if value != OFF else ""
+    if meant or not isinstance(value, str):
+        raise ValueError(f'expected a path, "-" or "off", got {toml_of(value)}{meant}')
     return Sink("" if value == OFF else value)
 
 

@@ -44,16 +44,16 @@ class StaticSource(Source):
 
     def __init__(self, upstreams: tuple[str, ...], on_endpoints: OnEndpoints) -> None:
         self._endpoints = [endpoint_of(text) for text in upstreams]
-        self._report = Report(on_endpoints, lambda _: None)
+        self.report = Report(on_endpoints, lambda _: None)
 
     def __repr__(self) -> str:
-        return f"<StaticSource {self._report}>"
+        return f"<StaticSource {self.report}>"
 
     def start(self) -> None:
-        self._report.found(self._endpoints)
+        self.report.found(self._endpoints)
 
     def close(self) -> None:
-        self._report.close()
+        self.report.close()
 
 
 def _need(package: str, module: str, discovery: DiscoveryConfig) -> None:

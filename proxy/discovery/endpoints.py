@@ -6,7 +6,7 @@ Rules that every source keeps:
 - No answer is a problem, and so is an answer that names nobody when it cannot be told from a fault (DNS). "Nobody" is
   believed from those who know it: a slice of Kubernetes that lists no endpoint.
 - The same set is not told twice, in whatever order it comes. A problem is told when it begins or changes, not each time
-  that it is met.
+  that it is met, and when it is over. Each time is counted.
 - The callbacks are called on the loop, the first perhaps within `start`, none after `close`. No source blocks the loop.
 """
 
@@ -16,6 +16,7 @@ import asyncio
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from random import uniform
+from time import time
 from typing import Final, NamedTuple, Protocol
 
 from proxy.config.addresses import address_of, parse_upstream
@@ -51,6 +52,8 @@ OnProblem = Callable[[str], None]
 class Source(Protocol):
     """Tells where the endpoints of a group are, from `start` to `close`."""
 
+    report: Report
+
     @abstractmethod
     def start(self) -> None:
         """Begins to tell. Call it once, on the loop."""
@@ -70,6 +73,8 @@ class Report:
     def __init__(self, on_endpoints: OnEndpoints, on_problem: OnProblem) -> None:
         self.endpoints: tuple[Endpoint, ...] | None = None  # None: none was ever found
         self.problems: dict[str, str] = {}
+        self.good_at = 0.0  # when it last heard what it asked for, and nothing was wrong; seconds since 1970, 0: never
+        self.on_failure: Callable[[], None] = _nothing  # called each time that something is wrong
         self._on_endpoints = on_endpoints
         self._on_problem = on_problem
         self._closed = False
@@ -80,6 +85,7 @@ class Report:
 
     def found(self, endpoints: Sequence[Endpoint]) -> None:
         """A good set, which may be that of last time."""
+        self.heard()
         if self._closed or (self.endpoints is not None and set(endpoints) == set(self.endpoints)):
             return
         self.endpoints = tuple(endpoints)
@@ -88,17 +94,31 @@ class Report:
     def failed(self, about: str, problem: str) -> None:
         """Something is wrong, perhaps still. What others said is part of it: it is kept to one line of plain text."""
         problem = "".join(c if c.isprintable() else "?" for c in problem[:LONGEST_PROBLEM])
-        if not self._closed and self.problems.get(about) != problem:
+        if self._closed:
+            return
+        self.on_failure()
+        if self.problems.get(about) != problem:
             self.problems[about] = problem
             self._on_problem(problem)
 
     def over(self, about: str) -> None:
-        """Nothing is wrong with it any more."""
-        self.problems.pop(about, None)
+        """Nothing is wrong with it any more, if anything was."""
+        if self.problems.pop(about, None) is not None and not self._closed:
+            self._on_problem(f"{about}: well again")
+        self.heard()
+
+    def heard(self) -> None:
+        """It has been told what it asked for, if only that all is as it was."""
+        if not self.problems:
+            self.good_at = time()
 
     def close(self) -> None:
         """Nothing more is told."""
         self._closed = True
+
+
+def _nothing() -> None:
+    return None
 
 
 class TaskSource(Source):

@@ -57,10 +57,12 @@ class FileSource(TaskSource):
             look = await asyncio.to_thread(look_at, self._path, self._port_name, stamp)
             stamp = look.stamp
             if look.problem:
-                self.report.failed("file", f"{self._path}{look.problem}")
+                self.report.failed(str(self._path), f"{self._path}{look.problem}")
             elif look.endpoints is not None:
-                self.report.over("file")
+                self.report.over(str(self._path))
                 self.report.found(look.endpoints)
+            else:
+                self.report.heard()
             await asyncio.sleep(self._poll_every)
 
 

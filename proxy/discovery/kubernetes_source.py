@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 FIRST_RETRY_S: Final = 0.5
 LONGEST_RETRY_S: Final = 30.0
+API: Final = "the API of Kubernetes"
 LONG_S: Final = 10.0  # a watch that lasted this long was a good one, even if nothing happened
 
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
@@ -83,7 +84,7 @@ class KubernetesSource(TaskSource):
                 self._version = ""
             except ApiError as problem:
                 self._version = ""  # a list is the surest way back
-                self.report.failed("api", str(problem))
+                self.report.failed(API, str(problem))
             if loop.time() - began > LONG_S:
                 self._failures = 0
             self._failures += 1
@@ -96,7 +97,7 @@ class KubernetesSource(TaskSource):
             self._take_all(listing.items)
             self._version = listing.version
         async with api.watch(self._version) as events:
-            self.report.over("api")
+            self.report.over(API)
             async for event in events:
                 self._failures = 0
                 self._heed(event)
@@ -119,6 +120,7 @@ class KubernetesSource(TaskSource):
         elif event.type == "DELETED":
             self._drop(event.item.metadata.name)
             self._tell()
+        self.report.heard()
         self._version = event.item.metadata.resource_version
 
     def _take(self, item: Item) -> None:
@@ -129,22 +131,22 @@ class KubernetesSource(TaskSource):
         except (SliceError, msgspec.ValidationError) as problem:
             why = placed(problem) if isinstance(problem, msgspec.ValidationError) else str(problem)
             self._unusable.add(name)
-            self.report.failed(f"slice {name}", f"EndpointSlice {name}: {why}")
+            self.report.failed(f"EndpointSlice {name}", f"EndpointSlice {name}: {why}")
         else:
             self._unusable.discard(name)
-            self.report.over(f"slice {name}")
+            self.report.over(f"EndpointSlice {name}")
 
     def _drop(self, name: str) -> None:
         self._slices.pop(name, None)
         self._unusable.discard(name)
-        self.report.over(f"slice {name}")
+        self.report.over(f"EndpointSlice {name}")
 
     def _tell(self) -> None:
+        what = f"service {self._discovery.service} in namespace {self._discovery.namespace}"
         if not self._slices and not self._unusable:
-            what = f"service {self._discovery.service} in namespace {self._discovery.namespace}"
-            self.report.failed("service", f"{what}: it has no EndpointSlice; does it exist?")
+            self.report.failed(what, f"{what}: it has no EndpointSlice; does it exist?")
             return
-        self.report.over("service")
+        self.report.over(what)
         endpoints = merge(chain.from_iterable(self._slices.values()))
         if endpoints or not self._unusable:
             self.report.found(endpoints)

@@ -46,7 +46,7 @@ TOKEN: Final = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]"  # one character of it (RFC 9110 �
 VALUE: Final = rb"[\t -~\x80-\xff]"  # likewise of a value (RFC 9110 §5.5)
 
 # Fields that concern this connection only, and so never travel on (RFC 9110 §7.6.1, §11.7).
-HOP_BY_HOP: Final = (
+HOP_BY_HOP: Final[tuple[bytes, ...]] = (
     *(b"connection", b"proxy-connection", b"keep-alive", b"te", b"trailer", b"transfer-encoding", b"upgrade"),
     b"proxy-authenticate",
 )
@@ -251,6 +251,10 @@ def _refused(block: bytes) -> BadHead:
     named, empty = _EMPTY_CODING(rb"\g<0>x", block)
     if empty and llhttp.admits(named):
         return BadHead(501, NOT_CHUNKED)
+    try:
+        framing(said_in(block), http10=False)
+    except BadHead as bad:
+        return BadHead(400, str(bad))
     return BadHead(400, "a field line is malformed")
 
 

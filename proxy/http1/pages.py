@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from http import HTTPStatus
+from time import gmtime, strftime, time
 from typing import Final
 
 CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -24,7 +26,7 @@ def error_page(status: int, cause: str, why: str, *, keep_alive: bool, http10: b
         connection = b"Connection: keep-alive\r\n"
     return b"".join(
         (
-            f"HTTP/1.1 {status} {reason}\r\nX-Kalab-Cause: {cause}\r\n".encode(),
+            f"HTTP/1.1 {status} {reason}\r\nDate: {http_date(int(time()))}\r\nX-Kalab-Cause: {cause}\r\n".encode(),
             _EXTRA.get(status, b""),
             b"Content-Type: text/plain\r\nContent-Length: %d\r\n" % len(body),
             connection,
@@ -32,3 +34,14 @@ def error_page(status: int, cause: str, why: str, *, keep_alive: bool, http10: b
             b"" if head_only else body,
         )
     )
+
+
+@lru_cache(maxsize=2)
+def http_date(second: int) -> str:
+    """A moment, in seconds since 1970, as Date has it (RFC 9110 §5.6.7); in English whatever the locale."""
+    at = gmtime(second)
+    return f"{_DAYS[at.tm_wday]}, {at.tm_mday:02} {_MONTHS[at.tm_mon - 1]} {strftime('%Y %H:%M:%S', at)} GMT"
+
+
+_DAYS: Final = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
+_MONTHS: Final = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")

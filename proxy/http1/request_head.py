@@ -204,8 +204,10 @@ def _only_host(said: Said, http10: bool) -> bytes:
     host = said.get(b"host")
     if host is None and http10:
         return b""  # RFC 9110 §7.2: an authority that is missing is sent as an empty Host
-    if host is None or not is_authority(host):  # no list is
-        raise BadHead(400, "exactly one valid Host is needed")
+    if host is None:
+        raise BadHead(400, "no Host")
+    if not is_authority(host):  # no list is
+        raise BadHead(400, "more than one Host" if b"," in host else "not a valid Host")
     return host
 
 

@@ -3,9 +3,20 @@
 from __future__ import annotations
 
 import re
+from typing import Final, NamedTuple
 
 from proxy.http1.forwarding import Forwarding
-from proxy.http1.grammar import CRLF, HEAD_END, REMEMBERED, REMEMBERED_OF, HeadLimits, PartialHead, read_block
+from proxy.http1.grammar import (
+    CRLF,
+    HEAD_END,
+    REMEMBERED,
+    REMEMBERED_OF,
+    TOKEN,
+    BadHead,
+    HeadLimits,
+    PartialHead,
+    read_block,
+)
 from proxy.http1.request_head import (
     Request,
     RequestFields,
@@ -16,6 +27,23 @@ from proxy.http1.request_head import (
 )
 
 _EMPTY_LINES = re.compile(rb"(?:\r\n)++").match  # what old clients leave behind a body (RFC 9112 §2.2)
+# A line of which can be told what was asked for. A target with an `@` that is no path may have a password in it.
+_TELLABLE = re.compile(
+    rb"(?:\r\n)*+(" + TOKEN + rb"{1,40}+) (/[!-~]*+|[!-?A-~]++)(?: HTTP/([0-9](?:\.[0-9])?)\r?\n|\Z)"
+).match
+
+
+class Seen(NamedTuple):
+    """What can be told of a request whose head is refused, in the words of `Request`. Empty: it could not be read."""
+
+    method: bytes = b""
+    target: bytes = b""
+    http10: bool = False
+    req_id: str = ""
+    block: bytes = b""
+
+
+UNSEEN: Final = Seen()
 
 
 class RequestReader:
@@ -63,6 +91,17 @@ class RequestReader:
     def begun(self) -> bool:
         """Whether part of a head has come."""
         return self._partial is not None
+
+    def seen(self, data: bytes) -> Seen:
+        """What can be told of the head that has been refused, or has not come in time; `data` is what came last.
+
+        A line that has no end yet may be half of what was meant, and is told only if it is too long for one.
+        """
+        head = data if self._partial is None else bytes(self._partial.data)
+        match = _TELLABLE(head)
+        if match is None or (match[3] is None and len(head) <= self._limits.line):
+            return UNSEEN
+        return Seen(match[1], match[2], match[3] == b"1.0")
 
     def feed(self, data: bytes) -> Request | None:
         """Takes what arrived next; the request if its head is whole. Raises `BadHead`."""
@@ -119,7 +158,11 @@ class RequestReader:
         if whole is None:
             return None
         self._partial = None
-        return self.feed(whole) if usual_line(whole) else self._read_unusual(whole)
+        try:
+            return self.feed(whole) if usual_line(whole) else self._read_unusual(whole)
+        except BadHead:
+            self._partial = partial  # for `seen`
+            raise
 
     def _read_unusual(self, data: bytes) -> Request:
         """A whole head, whose first line is not of the usual form."""

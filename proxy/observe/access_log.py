@@ -32,7 +32,7 @@ LIMIT: Final = 50_000  # lines that may wait to be written
 
 # The order of a JSON line: what is read first comes first.
 FIELDS: Final[tuple[str, ...]] = (
-    *("ts", "req_id", "method", "target", "status", "cause", "duration_ms", "attempts", "retry_reason"),
+    *("ts", "req_id", "method", "target", "status", "cause", "reason", "duration_ms", "attempts", "retry_reason"),
     *("client", "client_conn", "group", "upstream", "up_conn", "up_reuse_n", "up_idle_ms", "bytes_in", "bytes_out"),
 )
 # How long the texts may be that others choose, in bytes as they are written.
@@ -51,7 +51,7 @@ _referer, _user_agent, _traceparent = finder(b"referer"), finder(b"user-agent"),
 _IDS = rb"-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}"
 _TRACEPARENT = re.compile(rb"00%b$|(?!00|ff)[0-9a-f]{2}%b(?=$|-)" % (_IDS, _IDS))
 
-_GIVEN = ("ts", "client_conn", *EXCHANGE_FINISHED.fields)
+_GIVEN = ("ts", "client_conn", "reason", *EXCHANGE_FINISHED.fields)
 _PLACES: Final = [(name, _GIVEN.index(name)) for name in FIELDS if name in _GIVEN]
 _CAPPED: Final = [(name, limit) for name, limit in LONGEST.items() if name in FIELDS and name in _GIVEN]
 
@@ -64,6 +64,7 @@ class Finished(NamedTuple):
     http10: bool
     fields: bytes  # the field lines of the request, as the client sent them
     detail: Sequence[object]
+    reason: str = ""  # of one that was refused, in the words that its client was told
 
 
 class AccessLog:
@@ -89,18 +90,20 @@ class AccessLog:
         """Lines that were not written."""
         return self._writer.dropped if self._writer else 0
 
-    def finished(self, client_conn: str, *detail: object, http10: bool = False, fields: bytes = b"") -> None:
+    def finished(
+        self, client_conn: str, *detail: object, http10: bool = False, fields: bytes = b"", reason: str = ""
+    ) -> None:
         """Adds the line of an exchange; `detail` is that of EXCHANGE_FINISHED. Ask `on` first to save the call.
 
-        `fields`: the field lines as they came, in which the writer looks for the few that are logged.
+        `fields`: the field lines as they came, in which the writer looks for the few that are logged. `reason`: of
+        what the proxy has refused.
         """
         if self._writer is not None:
-            self._writer.put(Finished(time(), client_conn, http10, fields, detail))
+            self._writer.put(Finished(time(), client_conn, http10, fields, detail, reason))
 
-    def reopen(self) -> None:
-        """Goes on in the file that has the name now, after a rotation."""
-        if self._file is not None:
-            self._file.reopen()
+    def reopen(self) -> str:
+        """Goes on in the file that has the name now, after a rotation; what kept it from that, "" if nothing."""
+        return self._file.reopen() if self._file is not None else ""
 
     def close(self) -> None:
         """Writes what waits. Idempotent."""
@@ -136,30 +139,31 @@ class LogFile(FileIO):
             written = super().write(data)
         except OSError as problem:
             self._torn = self._begun
-            self._tell(problem.strerror or str(problem), "its lines are lost, and counted, until this ends")
+            self._tell(problem.strerror or str(problem))
             raise
         if written:
             self._begun = data[written - 1] != ord("\n")
         return written
 
-    def reopen(self) -> None:
-        """Opens the file of this name anew; if that fails, it goes on with the old one."""
+    def reopen(self) -> str:
+        """Opens the file of this name anew; if that fails it goes on with the old one, and returns why."""
         if self._target == "-":
-            return
+            return ""
         try:
             # Without waiting, in case that it is a pipe that nobody reads. For what is a file, that means nothing.
             new = os.open(self._target, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
         except OSError as problem:
-            self._told = False
-            self._tell(problem.strerror or str(problem), "it could not be opened anew and goes on in the old file")
-            return
+            what = problem.strerror or str(problem)
+            return f"access log {self._target}: {what}; it could not be opened anew and goes on in the old file"
         os.dup2(new, self.fileno(), inheritable=False)  # under the writer's hands: it sees one file or the other
         os.close(new)
-        self._begun = self._torn = False
+        self._begun = self._torn = self._told = False
+        return ""
 
-    def _tell(self, what: str, then: str) -> None:
+    def _tell(self, what: str) -> None:
         if not self._told:
             self._told = True
+            then = "its lines are lost, and counted, until this ends"
             print(f"access log {self._target}: {what}; {then}", file=sys.stderr, flush=True)
 
 
@@ -170,13 +174,15 @@ def json_line(finished: Finished) -> bytes:
     """As JSON, with all there is."""
     second = int(finished.at)
     when = f"{_second(second)}.{int((finished.at - second) * 1000):03}+00:00"
-    values: tuple[Any, ...] = (when, finished.client_conn, *finished.detail)
+    values: tuple[Any, ...] = (when, finished.client_conn, finished.reason, *finished.detail)
     line = {name: values[place] for name, place in _PLACES}
     line["target"] = line["target"].partition("?")[0]
     for name, limit in _CAPPED:
         line[name] = _capped(line[name], limit)
     if finished.fields and (match := _TRACEPARENT.match(_value(_traceparent, finished.fields))) is not None:
         line["traceparent"] = match[0].decode()
+    if not line["method"]:  # there was no request line, or none that could be read
+        line["method"] = line["target"] = None
     return encode_line(line)
 
 
@@ -214,6 +220,8 @@ def _value(find: Any, fields: bytes) -> bytes:
 
 def _capped(text: str, limit: int) -> str:
     """The text, cut if it would be longer than this in JSON, where a character can take twelve bytes."""
+    if len(text) * 12 <= limit:  # as most are
+        return text
     plain = _PLAIN(text) is not None
     if len(text if plain else json.dumps(text)) <= limit:
         return text

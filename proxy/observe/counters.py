@@ -19,9 +19,57 @@ from functools import reduce
 from typing import Any, Final, TypeVar
 
 # Upper ends of buckets, in seconds. A value that is exactly one belongs to it.
-DURATIONS: Final = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
+DURATIONS: Final[tuple[float, ...]] = (
+    0.001,
+    0.002,
+    0.005,
+    0.01,
+    0.02,
+    0.05,
+    0.1,
+    0.2,
+    0.5,
+    1.0,
+    2.0,
+    5.0,
+    10.0,
+    30.0,
+    60.0,
+)
 # Fine where idle timeouts are usual: 2 s (gunicorn), 5 s (Node, uvicorn, Apache), 10 s, 15 s, 60 s, 65 s, 75 s (nginx).
-IDLE_AGES: Final = (0.01, 0.1, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 4.5, 5.0, 6.0, 10.0, 15.0, 30.0, 60.0, 65.0, 75.0, 120.0)
+IDLE_AGES: Final[tuple[float, ...]] = (
+    0.01,
+    0.1,
+    0.5,
+    1.0,
+    1.5,
+    2.0,
+    3.0,
+    4.0,
+    4.5,
+    5.0,
+    6.0,
+    10.0,
+    15.0,
+    30.0,
+    60.0,
+    65.0,
+    75.0,
+    120.0,
+)
+
+# Of what followed a 101: from seconds to days.
+TUNNELS: Final[tuple[float, ...]] = (0.1, 1.0, 10.0, 60.0, 300.0, 900.0, 3600.0, 14400.0, 86400.0)
+
+# Why a client's connection is refused, and why one is closed: all the names there are.
+REFUSED: Final[tuple[str, ...]] = (
+    *("connections", "per_client", "tls_plain_http", "tls_no_certificate", "tls_bad_certificate", "tls_version"),
+    *("tls_timeout", "tls_client_left", "tls_failed"),
+)
+CLOSED: Final[tuple[str, ...]] = (
+    *("client_closed", "client_reset", "idle_timeout", "done", "answered_early", "bad_request", "no_route"),
+    *("header_timeout", "write_timeout", "connection_limit", "drained"),
+)
 
 Names = dict[str, int]  # how often, by name
 
@@ -61,6 +109,8 @@ class GroupCounters:
     not_retried: Names = field(default_factory=names)  # failed attempts, by the reason not to repeat
     reused: Histogram = field(default_factory=lambda: Histogram.of(IDLE_AGES))  # idle age of each connection reused
     lost: Histogram = field(default_factory=lambda: Histogram.of(IDLE_AGES))  # of these, closed instead of answering
+    tunnels: Histogram = field(default_factory=lambda: Histogram.of(TUNNELS))  # seconds that each lasted
+    discovery_failures: int = 0  # times that endpoints were asked for in vain
 
     def ended(self, status: int, seconds: float, bytes_in: int, bytes_out: int) -> None:
         """An exchange is over. `status` is the client's, also when nobody was left to read it."""
@@ -72,6 +122,13 @@ class GroupCounters:
         if bytes_in:
             self.bytes_in += bytes_in
 
+    def tunnel_ended(self, seconds: float, bytes_in: int, bytes_out: int) -> None:
+        """What followed a 101 is over. It is a request too, but how long it lasts is not how long an answer takes."""
+        self.statuses[101] += 1
+        self.tunnels.add(seconds)
+        self.bytes_in += bytes_in
+        self.bytes_out += bytes_out
+
 
 @dataclass(slots=True)
 class UpstreamCounters:
@@ -82,6 +139,8 @@ class UpstreamCounters:
     requests: int = 0  # that the connections closed so far have carried; an open one knows its own
     failures: Names = field(default_factory=names)  # attempts that failed, by Failure
     ejections: int = 0
+    returns: int = 0  # to the rotation, after an ejection or failed checks
+    checks: Names = field(default_factory=names)  # by their result: "passed", "failed"
 
 
 @dataclass(slots=True)
@@ -89,8 +148,8 @@ class DownstreamCounters:
     """The clients' connections."""
 
     accepted: int = 0
-    refused: Names = field(default_factory=names)  # by limit
-    closed: Names = field(default_factory=names)  # by reason
+    refused: Names = field(default_factory=names)  # by REFUSED
+    closed: Names = field(default_factory=names)  # by CLOSED
 
 
 @dataclass(slots=True)

@@ -6,7 +6,6 @@ also proxies, to print numbers that it has not counted. Its parser judges this f
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import accumulate
 from typing import Final, NamedTuple
@@ -52,12 +51,7 @@ def histogram(name: str, text: str, values: Iterable[tuple[dict[str, str], Histo
 
 def by(label: str, counts: Names) -> Iterator[tuple[dict[str, str], float]]:
     """A sample for each name."""
-    return (({label: slug(name)}, count) for name, count in counts.items())
-
-
-def slug(phrase: str) -> str:
-    """One of our phrases as a label's value: "fresh connection: not the race" -> "fresh_connection_not_the_race"."""
-    return _NOT_WORD("_", phrase)
+    return (({label: name}, count) for name, count in counts.items())
 
 
 def text_of(families: Iterable[Family], prefix: str) -> bytes:
@@ -69,9 +63,6 @@ def text_of(families: Iterable[Family], prefix: str) -> bytes:
         if samples:
             lines += (f"# HELP {name} {_escaped(family.help)}", f"# TYPE {name} {family.kind}", *samples)
     return "\n".join((*lines, "")).encode()
-
-
-_NOT_WORD: Final = re.compile(r"[^A-Za-z0-9]+").sub
 
 
 def _buckets(labels: dict[str, str], each: Histogram) -> Iterator[Sample]:

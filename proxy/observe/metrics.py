@@ -18,14 +18,27 @@ import resource
 from collections.abc import Iterator
 from http import HTTPStatus
 from importlib import metadata
+from importlib.machinery import EXTENSION_SUFFIXES
+from importlib.util import find_spec
 from time import process_time
 from typing import Final
 
 import msgspec
 
 from proxy.failure import Failure
-from proxy.observe.counters import Counters, GroupCounters, Histogram, Names, UpstreamCounters, added, total
-from proxy.observe.exposition import Family, by, counter, gauge, histogram, slug, text_of
+from proxy.observe.counters import (
+    CLOSED,
+    REFUSED,
+    Counters,
+    GroupCounters,
+    Histogram,
+    Names,
+    UpstreamCounters,
+    added,
+    total,
+)
+from proxy.observe.exposition import Family, by, counter, gauge, histogram, text_of
+from proxy.retry import DECISIONS
 
 PREFIX: Final = "kalab_proxy_"
 
@@ -84,6 +97,17 @@ class UpstreamSnapshot(msgspec.Struct):
     waiting: int = 0  # of these, in line for a connection
 
 
+class SourceSnapshot(msgspec.Struct):
+    """Where a group hears of its endpoints, as one worker sees it now. What failed is in `GroupCounters`."""
+
+    group: str
+    kind: str  # `discovery.kind`
+    good_at: float  # when all was well last; seconds since 1970, 0: never
+    problems: list[str]
+    known: int  # endpoints
+    serving: int  # of these, those that may be sent requests
+
+
 class WorkerSnapshot(msgspec.Struct):
     """One process."""
 
@@ -96,6 +120,7 @@ class WorkerSnapshot(msgspec.Struct):
     counters: Counters
     downstream: Names = {}  # open client connections, by state
     upstreams: list[UpstreamSnapshot] = []
+    sources: list[SourceSnapshot] = []
     pool: list[ConnectionSnapshot] = []  # only when asked for, and MOST_SHOWN of them
     pool_size: int = 0  # all upstream connections; more than in `pool`: the rest was left out
     draining: bool = False
@@ -119,14 +144,19 @@ class Snapshot(msgspec.Struct):
         self.gone = added(self.gone, worker.counters)
 
 
-def build_info(parser: str = "python") -> dict[str, str]:
-    """Versions of what does the work; `parser`: which head scanner is in use."""
-    versions = {"python": platform.python_version(), "parser": parser}
-    for package in ("kalab", "uvloop", "httptools", "msgspec", "aiohttp"):
+def build_info() -> dict[str, str]:
+    """What does the work: the build of the proxy, "plain" Python or "compiled" (hatch_build.py), and versions.
+
+    `parser` is what judges the grammar of heads; httptools brings it along, and does not tell its version.
+    """
+    chain = find_spec("proxy.exchange")  # all of it is compiled, or nothing
+    compiled = chain is not None and (chain.origin or "").endswith(EXTENSION_SUFFIXES[0])
+    versions = {"build": "compiled" if compiled else "plain", "python": platform.python_version(), "parser": "llhttp"}
+    for package in ("kalab", "uvloop", "httptools", "msgspec", "aiohttp", "dnspython"):
         try:
             versions[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:  # run from a tree that was never installed
-            versions[package] = "unknown"
+        except metadata.PackageNotFoundError:  # not there; or kalab run from a tree that was never installed
+            versions[package] = "unknown" if package == "kalab" else "none"
     return versions
 
 
@@ -152,6 +182,7 @@ def families(snapshot: Snapshot) -> Iterator[Family]:
     yield from _of_processes(snapshot.workers)
     yield from _of_downstream(snapshot.workers, counted)
     yield from _of_groups(counted.groups)
+    yield from _of_discovery(snapshot.workers, counted.groups)
     yield from _of_upstreams(snapshot.workers, counted.upstreams)
     yield counter(
         "log_dropped_total",
@@ -163,6 +194,8 @@ def families(snapshot: Snapshot) -> Iterator[Family]:
 def _of_processes(workers: list[WorkerSnapshot]) -> Iterator[Family]:
     labelled = [({"worker": str(each.worker)}, each) for each in workers]
     yield gauge("uptime_seconds", "Since the worker started.", [(who, each.uptime_s) for who, each in labelled])
+    connections = [(who, sum(each.downstream.values())) for who, each in labelled]
+    yield gauge("worker_connections", "Client connections now, of each worker.", connections)
     yield gauge("resident_memory_bytes", "Resident memory.", [(who, each.process.rss_bytes) for who, each in labelled])
     yield gauge("open_fds", "Open file descriptors.", [(who, each.process.open_fds) for who, each in labelled])
     yield gauge("max_fds", "File descriptors allowed.", [(who, each.process.max_fds) for who, each in labelled])
@@ -186,18 +219,22 @@ def _of_downstream(workers: list[WorkerSnapshot], counted: Counters) -> Iterator
     downstream = counted.downstream
     yield gauge("downstream_connections", "Client connections now, by state.", by("state", states))
     yield counter("downstream_accepted_total", "Client connections accepted.", [({}, downstream.accepted)])
-    yield counter("downstream_refused_total", "Client connections refused, by limit.", by("reason", downstream.refused))
-    yield counter("downstream_closed_total", "Client connections closed, by reason.", by("reason", downstream.closed))
+    refused = {**dict.fromkeys(REFUSED, 0), **downstream.refused}
+    yield counter("downstream_refused_total", "Client connections refused, by limit.", by("reason", refused))
+    closed = {**dict.fromkeys(CLOSED, 0), **downstream.closed}
+    yield counter("downstream_closed_total", "Client connections closed, by reason.", by("reason", closed))
 
 
 def _of_groups(groups: dict[str, GroupCounters]) -> Iterator[Family]:
+    groups = {"": GroupCounters(), **groups}  # what is refused before it has a group counts from the start, too
+
     def names(attribute: str, label: str, known: Names) -> Iterator[tuple[dict[str, str], float]]:
         for group, each in groups.items():
             for name, count in {**known, **getattr(each, attribute)}.items():
-                yield {"group": group, label: slug(name)}, count
+                yield {"group": group, label: name}, count
 
     def histograms(attribute: str) -> list[tuple[dict[str, str], Histogram]]:
-        return [({"group": group}, getattr(each, attribute)) for group, each in groups.items()]
+        return [({"group": group}, getattr(each, attribute)) for group, each in groups.items() if group]
 
     codes = [
         ({"group": group, "code": code}, n)
@@ -221,9 +258,18 @@ def _of_groups(groups: dict[str, GroupCounters]) -> Iterator[Family]:
         "Requests that the proxy answered itself or broke off, by cause.",
         names("causes", "cause", dict.fromkeys(Failure, 0)),
     )
-    yield counter("retries_total", "Requests sent again, by the reason to.", names("retries", "reason", {}))
     yield counter(
-        "not_retried_total", "Failed attempts not repeated, by the reason not to.", names("not_retried", "reason", {})
+        "retries_total", "Requests sent again, by the reason to.", names("retries", "reason", _reasons(retry=True))
+    )
+    yield counter(
+        "not_retried_total",
+        "Failed attempts not repeated, by the reason not to.",
+        names("not_retried", "reason", _reasons(retry=False)),
+    )
+    yield histogram(
+        "tunnel_duration_seconds",
+        "How long upgraded connections lasted, WebSocket for one. They are not in request_duration_seconds.",
+        histograms("tunnels"),
     )
     yield histogram(
         "upstream_idle_age_seconds",
@@ -234,6 +280,40 @@ def _of_groups(groups: dict[str, GroupCounters]) -> Iterator[Family]:
         "upstream_lost_idle_age_seconds",
         "The same, of those that closed instead of answering. All near one age: that is the upstream's idle timeout.",
         histograms("lost"),
+    )
+
+
+def _of_discovery(workers: list[WorkerSnapshot], groups: dict[str, GroupCounters]) -> Iterator[Family]:
+    """Each worker asks for itself. Groups whose upstreams are in the config ask nobody."""
+    seen = [
+        ({"group": each.group, "kind": each.kind, "worker": str(worker.worker)}, each)
+        for worker in workers
+        for each in worker.sources
+    ]
+    asking = [(who, each) for who, each in seen if each.kind != "static"]
+    kinds = {each.group: each.kind for _, each in asking}
+    yield gauge(
+        "discovery_last_success_timestamp_seconds",
+        "When its source last answered and nothing was wrong, since 1970. 0: never.",
+        [(who, each.good_at) for who, each in asking],
+    )
+    yield gauge("discovery_problems", "What is wrong with it now.", [(who, len(each.problems)) for who, each in asking])
+    yield counter(
+        "discovery_failures_total",
+        "Times that it was asked in vain, or not understood.",
+        [
+            ({"group": name, "kind": kind}, groups.get(name, GroupCounters()).discovery_failures)
+            for name, kind in kinds.items()
+        ],
+    )
+    yield gauge(
+        "discovery_endpoints",
+        "Endpoints that are known, and those of them that may be sent requests.",
+        (
+            ({**who, "state": state}, count)
+            for who, each in seen
+            for state, count in (("known", each.known), ("serving", each.serving))
+        ),
     )
 
 
@@ -284,10 +364,28 @@ def _of_upstreams(workers: list[WorkerSnapshot], counted: dict[str, dict[str, Up
         [(who, u.ejections) for who, u in counters],
     )
     yield counter(
+        "upstream_returns_total",
+        "Times it came back into the rotation, after an ejection or failed checks.",
+        [(who, u.returns) for who, u in counters],
+    )
+    yield counter(
+        "upstream_checks_total",
+        "Active checks, by their result.",
+        (
+            ({**who, "result": result}, each.checks.get(result, 0))
+            for who, each in counters
+            for result in ("passed", "failed")
+        ),
+    )
+    yield counter(
         "upstream_failures_total",
         "Attempts that failed, by cause.",
         (({**who, "cause": cause}, n) for who, each in counters for cause, n in each.failures.items()),
     )
+
+
+def _reasons(*, retry: bool) -> Names:
+    return {decision.because: 0 for decision in DECISIONS if decision.retry is retry}
 
 
 _REGISTERED: Final = frozenset({*HTTPStatus, 499})  # 499: the client has left

@@ -75,13 +75,21 @@ async def test_an_upstream_that_accepts_nobody_is_told_in_time(fleet: Fleet) -> 
 
 
 @pytest.mark.own_network
-async def test_no_local_port_left_is_an_error_with_a_cause(fleet: Fleet, size: Size) -> None:
-    """Every request takes a new connection, and for a while there are far fewer ports than requests at a time."""
-    upstream = fleet.upstream()
-    proxy = fleet.proxy([upstream], "--pool.max_idle", "0")
-    async with Traffic([proxy.address], rate=200, clients=100, target="/ok?delay=300ms") as traffic:
-        await traffic.good(200)  # all clients have connected
-        own_network.local_ports(40_000, 40_019)
+async def test_no_local_port_left_is_a_503_with_a_cause_of_its_own(fleet: Fleet, size: Size) -> None:
+    """Every request takes a new connection, and more are under way at a time than there are ports to both upstreams.
+
+    That is no fault of theirs: asked and checked meanwhile, both stay in the rotation.
+    """
+    ports, delay_ms = size.of(20, 200), size.of(300, 1500)
+    upstreams = [fleet.upstream(), fleet.upstream()]
+    checks = ("--health.check_path", "/ok", "--health.check_every", "100ms")
+    proxy = fleet.proxy(upstreams, "--pool.max_idle", "0", *checks)
+    clients = 5 * ports
+    async with Traffic(
+        [proxy.address], rate=size.of(200, 400), clients=clients, target=f"/ok?delay={delay_ms}ms"
+    ) as traffic:
+        await traffic.good(2 * clients)  # all have connected
+        own_network.local_ports(40_000, 40_000 + ports - 1)
         before = traffic.outcomes.ok
         await asyncio.sleep(size.of(1, 20))  # the fault itself
         during = traffic.outcomes.ok - before
@@ -89,13 +97,16 @@ async def test_no_local_port_left_is_an_error_with_a_cause(fleet: Fleet, size: S
         again = time.monotonic()
         await traffic.good(150)
         outcomes = await traffic.stop()
-    assert [outcome.split()[1] for outcome in outcomes.bad()] == ["connect_failed"], outcomes
+    assert set(outcomes.bad()) == {"503 resources_exhausted"}, outcomes
     assert during > 0
     assert outcomes.failed[-1].at < again + 1.0
     assert proxy.stop() == 0
+    assert proxy.says("Cannot assign requested address") >= 1
+    assert proxy.says("ejected") == proxy.says("is down") == 0, proxy.stderr.read_text()
     lines = fleet.access()
     assert len(lines) == outcomes.sent
-    assert [line["cause"] for line in lines].count("connect_failed") == len(outcomes.failed)
+    assert [line["cause"] for line in lines].count("resources_exhausted") == len(outcomes.failed)
+    assert {line["retry_reason"] for line in lines} == {""}
     print(outcomes)
 
 

@@ -7,8 +7,9 @@ import signal
 import time
 from pathlib import Path
 
+import own_network
 import pytest
-from fleet import Fleet, Size, until
+from fleet import Fleet, Process, Size, until
 from traffic import Traffic
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(900)]
@@ -66,15 +67,39 @@ async def test_reloads_under_load_lose_nothing(fleet: Fleet, size: Size, tmp_pat
     print(outcomes)
 
 
-async def test_a_log_that_cannot_be_written_costs_no_request(fleet: Fleet) -> None:
-    upstream = fleet.upstream()
-    proxy = fleet.proxy([upstream], "--log.access", "/dev/full")
-    async with Traffic([proxy.address], rate=400, clients=20, most=600) as traffic:
+async def test_a_log_that_cannot_be_written_costs_no_request(fleet: Fleet, size: Size) -> None:
+    proxy = fleet.proxy([fleet.upstream()], "--log.access", "/dev/full", admin=True)
+    await all_answered_and_lines_lost(proxy, size.of(600, 6000))
+
+
+async def test_a_disk_that_is_full_costs_no_request(fleet: Fleet, size: Size, tmp_path: Path) -> None:
+    """1 MiB of tmpfs, in a mount namespace of its own, and nearly full from the start."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    other = f"head -c {size.of(960, 100)}k /dev/zero >{disk}/other"
+    mount = f'mount -t tmpfs -o size=1m kalab {disk} && {other} && exec "$@"'
+    wrapper = (*own_network.UNSHARE_MOUNTS, "sh", "-c", mount, "sh")
+    if not own_network.may(*wrapper, "true"):
+        pytest.skip(own_network.FORBIDDEN)
+    proxy = fleet.proxy([fleet.upstream()], "--log.access", f"{disk}/access.jsonl", wrapper=wrapper, admin=True)
+    sent, lost = await all_answered_and_lines_lost(proxy, size.of(800, 10_000))
+    # As the proxy sees its files; what could not be written whole is not the last word of the log.
+    written = Path(f"/proc/{proxy.pid}/root{disk}/access.jsonl").read_bytes().splitlines()
+    whole = [line for line in written if line.endswith(b"}")]
+    assert len(whole) + lost == sent
+    assert len(written) - len(whole) <= 1
+
+
+async def all_answered_and_lines_lost(proxy: Process, most: int) -> tuple[int, int]:
+    """How many requests were sent, and how many of their lines the proxy says it has dropped."""
+    async with Traffic([proxy.address], rate=400, clients=20, most=most) as traffic:
         outcomes = await traffic.finished()
-    assert outcomes.bad() == {}
-    proxy.stop()
-    complaints = [line for line in proxy.stderr.read_text().splitlines() if "No space left" in line]
-    assert len(complaints) == 1
+    assert outcomes.counts == {"ok": outcomes.sent}
+    lost = (await asyncio.to_thread(proxy.counted, "log_dropped", "log"))["access"]
+    print(f"{outcomes}, {lost} lines lost")
+    assert lost > 0
+    assert proxy.says("No space left") == 1
+    return outcomes.sent, lost
 
 
 async def test_a_soak_leaks_nothing(fleet: Fleet, size: Size) -> None:

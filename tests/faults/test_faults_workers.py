@@ -12,6 +12,9 @@ import pytest
 from fleet import Fleet, Process, Size, until
 from traffic import Traffic
 
+from proxy.channel import BEAT_S
+from proxy.workers import MOST_SILENT
+
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(300)]
 
 
@@ -89,4 +92,36 @@ async def test_a_worker_that_hangs_keeps_neither_the_counts_nor_the_end_from_com
     os.kill(hung, signal.SIGSTOP)
     assert await asyncio.to_thread(proxy.counted, "requests", "code") == before == {"200": 100}
     assert proxy.stop() == 0
-    assert proxy.says(f"(pid {hung}) does not end, and is killed") == 1
+    assert proxy.says(f"(pid {hung})", "is killed") == 1  # by whichever limit passes first
+
+
+async def test_a_machine_that_stands_still_costs_no_worker_and_a_worker_that_hangs_is_replaced(
+    fleet: Fleet, size: Size
+) -> None:
+    """First all of it is stopped for longer than a worker may be silent, as by a laptop's lid; then one worker."""
+    proxy = fleet.proxy([fleet.upstream("--keep-alive", "1s")], "--workers", "2", "--timeouts.upstream_idle", "500ms")
+    workers = proxy.children()
+    everybody = [proxy.pid, *workers]
+    async with Traffic([proxy.address], rate=100, clients=10) as traffic:
+        for pids in (everybody, list(reversed(everybody)))[: size.of(1, 2)]:
+            await traffic.good(100)
+            for pid in pids:
+                os.kill(pid, signal.SIGSTOP)
+            await asyncio.sleep(MOST_SILENT * BEAT_S + 2)  # the fault itself
+            for pid in pids:
+                os.kill(pid, signal.SIGCONT)
+            await traffic.good(300)  # longer than a look
+        outcomes = await traffic.stop()
+    assert outcomes.bad() == {}, outcomes
+    assert proxy.children() == workers
+    assert proxy.says("worker") == 0
+    for number, hung in enumerate(workers[: size.of(1, 2)], start=1):
+        os.kill(hung, signal.SIGSTOP)
+        took = await asyncio.to_thread(proxy.until_says, f"(pid {hung}) has been silent", within_s=120)
+        assert took > MOST_SILENT * BEAT_S / 2
+        await asyncio.to_thread(proxy.until_says, f"(pid {hung}) was killed by SIGKILL; another takes its place")
+        await asyncio.to_thread(until, lambda: len(proxy.children()) == 2, 30, "two workers")
+        async with Traffic([proxy.address], rate=100, clients=10, most=100) as traffic:
+            assert (await traffic.finished()).bad() == {}
+        assert proxy.says("has been silent") == number
+    assert proxy.stop() == 0

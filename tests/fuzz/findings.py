@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from time import monotonic, thread_time
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 HANG_S = 0.05  # CPU seconds that one trial may take
 MOST_FINDINGS = 5  # then the target stops: the first ones say enough
@@ -32,6 +32,12 @@ class Result(NamedTuple):
     def __str__(self) -> str:
         rate = self.trials / self.seconds if self.seconds else 0.0
         return f"{self.trials:>8} trials  {rate:>8.0f}/s  {len(self.findings)} findings"
+
+
+class Runs(Protocol):
+    """A target: runs for so many seconds, or so many trials."""
+
+    def __call__(self, seed: int, seconds: float | None = None, count: int | None = None) -> Result: ...
 
 
 class Run:

@@ -29,6 +29,8 @@ main()
         (["doctor"], 4, "error: this needs the lab, and typer is not installed: pip install 'kalab[lab]'"),
         ([], 4, "error: this needs the lab, and typer is not installed"),
         (["proxy", "--check"], 0, "the config is valid"),
+        (["proxy", "--version"], 0, "kalab "),
+        (["proxy", "--chekc"], 3, "error: --chekc: unknown option; did you mean --check?"),
     ],
 )
 def test_without_the_labs_packages_there_is_the_proxy(words: list[str], code: int, says: str) -> None:

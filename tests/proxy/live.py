@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import signal
 import ssl
 import sys
@@ -17,24 +18,28 @@ GET = b"GET / HTTP/1.1\r\nHost: shop\r\n\r\n"
 
 
 class LiveProxy:
-    """A running `python -m proxy`, with what it says."""
+    """A running `python -m proxy`, with what it says beside that it listens."""
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self.process = process
         self.said: list[str] = []  # lines on standard error
-        self.host, self.port = "127.0.0.1", 0
+        self.host, self.port, self.admin_port = "127.0.0.1", 0, 0
+        self.first_line = ""
         self._listening = asyncio.get_running_loop().create_task(self._listen_to_it())
         self._news = asyncio.Event()
 
     async def begun(self) -> None:
-        assert self.process.stdout is not None
-        async with asyncio.timeout(PATIENCE_S):
-            line = (await self.process.stdout.readline()).decode()
-            if not line.startswith("listening on "):
-                await self._listening
-                raise AssertionError(f"{line!r}, {self.said}")
-        self.host, _, port = line.removeprefix("listening on ").strip().rpartition(":")
-        self.port = int(port)
+        saying = asyncio.get_running_loop().create_task(self.says("listening on "))
+        await asyncio.wait({saying, self._listening}, return_when=asyncio.FIRST_COMPLETED)
+        if not saying.done() and not any("listening on " in line for line in self.said):
+            saying.cancel()
+            raise AssertionError(f"it ended, and said {self.said}")
+        line = await saying
+        found = re.fullmatch(r"listening on (\S+):(\d+) \(HTTPS?\), admin (?:off|on \S+:(\d+))", line)
+        assert found, self.said
+        self.said.remove(line)
+        self.host, self.port, self.admin_port = found[1], int(found[2]), int(found[3] or 0)
+        self.first_line = line
 
     async def says(self, *words: str, times: int = 1) -> str:
         """The line with all these words, once there are so many such lines."""
@@ -92,17 +97,26 @@ async def proxy(*flags: str, listen: str | None = "127.0.0.1:0", ends_with: int 
 async def upstream(body: Callable[[], bytes] = lambda: b"ok", tls: ssl.SSLContext | None = None) -> AsyncIterator[str]:
     """A server that answers every request with this body; its address."""
 
+    serving: dict[asyncio.Task[None] | None, asyncio.StreamWriter] = {}
+
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        serving[asyncio.current_task()] = writer
         with suppress(ConnectionError, asyncio.IncompleteReadError):
             while True:
                 await reader.readuntil(b"\r\n\r\n")
                 answer = body()
                 writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(answer), answer))
         writer.close()
+        del serving[asyncio.current_task()]
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=tls)
     yield f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
     server.close()
+    async with asyncio.timeout(PATIENCE_S):
+        while serving:
+            for writer in serving.values():
+                writer.close()
+            await asyncio.sleep(0.001)
 
 
 class Crowd:
@@ -175,3 +189,13 @@ async def ask(host: str, port: int, tls: ssl.SSLContext | None = None, name: str
         answer = await reader.read()
         writer.close()
         return answer
+
+
+async def metrics(running: LiveProxy) -> str:
+    """What Prometheus would read; the proxy needs `--admin.listen 127.0.0.1:0`."""
+    async with asyncio.timeout(PATIENCE_S):
+        reader, writer = await asyncio.open_connection(running.host, running.admin_port)
+        writer.write(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+        answer = await reader.read()
+        writer.close()
+        return answer.decode()

@@ -9,36 +9,62 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from proxy.config import ConfigError, load, to_toml
+from proxy.config import ConfigError, load, to_toml, warnings
 from proxy.config.known_keys import OF_A_ROUTE, PLAIN, SECTIONS
 
+A_DURATION = 'expected a duration such as "250ms", "4s", "2m" or "off"'
+A_SIZE = 'expected a size such as "512B", "64KiB", "8MiB" or "off"'
+NO_TOML = "not valid TOML"
+ONE_LINE = "Expected newline or end of document after a statement"
+NO_EQUALS = "Expected '=' after a key in a key/value pair"
+NO_SCHEME = "an address has no scheme: did you mean"
 AN_UPSTREAM = 'host:port such as "127.0.0.1:9000", or with a weight from 1 to 1000, "127.0.0.1:9000 weight=3"'
 A_NETWORK = 'expected a network such as "10.0.0.0/8" or "fd00::/8"'
 A_HOST = 'a host such as "api.example.com", in lower case and without a port'
 A_PATTERN = '"api.example.com" or "*.example.com", in lower case and without a port; leave it out for any host'
-A_PATH = 'a path such as "/" or "/v1", without a query, dot segments or a slash at its end'
+A_PATH = 'a path such as "/" or "/v1", without a query, dot segments, or a slash or * at its end'
 A_CHECK = 'a path such as "/healthz", or "" for no checks'
 A_RESOLVER = 'an address such as "10.0.0.2:53", not a name; or ""'
 A_PROTOCOL = 'a protocol in lower case such as "websocket"; HTTP and TLS are not allowed'
+BY_TLS = '"api.example.com:443", and upstream_tls.enabled = true?'
+EVERYBODY = 'did you mean "127.0.0.1:8080", or for everybody "0.0.0.0:8080"?'
+AN_ADMIN = 'host:port such as "127.0.0.1:9901", or "off"'
 A_GROUP_NAME = "the name of a group is made of letters, digits, - and _"
 PLAIN_IS_DEFAULT = "the plain keys are the group default: write them without groups.default"
 AS_ROUTES = "expected [[routes]], in double brackets, once for each route in the file"
 
-NO_HOSTS = [
-    "API.example.com",
-    "api.example.com:80",
-    "*",
-    "*.",
-    "a..b",
-    ".a",
-    "a.",
-    "-a",
-    "a b",
-    "a.*.b",
-    "*a.b",
-    "é.example",
-]
-NO_PATHS = ["", "v1", "/v1/", "//", "/a//b", "/a/../b", "/..", "/.", "/a?b", "/a#b", "/a b", "/é", "*"]
+# Each with what was meant, if one can know.
+NO_HOSTS = {
+    "API.example.com": "api.example.com",
+    "api.example.com:80": "api.example.com",
+    "https://api.example.com/": "api.example.com",
+    "*": "",
+    "*.": "",
+    "a..b": "",
+    ".a": "*.a",
+    "a.": "a",
+    "-a": "",
+    "a b": "",
+    "a.*.b": "",
+    "*a.b": "",
+    "é.example": "",
+}
+NO_PATHS = {
+    "": "/",
+    "v1": "/v1",
+    "/v1/": "/v1",
+    "/v1/*": "/v1",
+    "//": "/",
+    "/a//b": "/a/b",
+    "/a/../b": "",
+    "/..": "",
+    "/.": "",
+    "/a?b": "/a",
+    "/a#b": "/a",
+    "/a b": "",
+    "/é": "",
+    "*": "/",
+}
 
 
 @pytest.fixture(autouse=True)
@@ -61,6 +87,10 @@ def error_of(
     return str(caught.value)
 
 
+def meaning(meant: str) -> str:
+    return f'; did you mean "{meant}"?' if meant else ""
+
+
 WRONG_FILES = [
     # unknown
     (
@@ -70,6 +100,10 @@ WRONG_FILES = [
     ('[pool]\nupstream_idle = "5s"', "2: pool.upstream_idle: unknown key; did you mean timeouts.upstream_idle?"),
     ('upstream_idle = "5s"', "1: upstream_idle: unknown key; did you mean timeouts.upstream_idle?"),
     ("colour = 1", "1: colour: unknown key; --show-config lists what there is"),
+    ('[tls]\ncertificate = "a.pem"', "2: tls.certificate: unknown key; did you mean tls.certificates?"),
+    ('[log]\nlevel = "debug"', "2: log.level: unknown key; one of access, events, format"),
+    ('[timeouts]\nupstreamIdle = "4s"', "2: timeouts.upstreamIdle: unknown key; did you mean timeouts.upstream_idle?"),
+    ('[Timeouts]\nconnect = "4s"', "1: Timeouts: unknown section; did you mean timeouts?"),
     ('[timeout]\nconnect = "5s"', "1: timeout: unknown section; did you mean timeouts?"),
     ("[pool]\nmax_idel.x = 1", "2: pool.max_idel: unknown key; did you mean pool.max_idle?"),
     # durations
@@ -79,7 +113,7 @@ WRONG_FILES = [
     ),
     (
         '[timeouts]\nconnect = "4,5s"',
-        '2: timeouts.connect: expected a duration such as "250ms", "4s", "2m" or "off", got "4,5s"',
+        f'2: timeouts.connect: {A_DURATION}, got "4,5s"; did you mean "4.5s"?',
     ),
     (
         'drain_grace = "-1s"',
@@ -93,30 +127,46 @@ WRONG_FILES = [
     # sizes and numbers
     (
         '[limits]\nhead_bytes = "64kb"',
-        '2: limits.head_bytes: expected a size such as "512B", "64KiB", "8MiB" or "off", got "64kb"',
+        f'2: limits.head_bytes: {A_SIZE}, got "64kb"; did you mean "64KiB"?',
     ),
     ('[limits]\nhead_bytes = "off"', '2: limits.head_bytes: must be more than 0, got "off"'),
     ("[pool]\nmax_idle = true", "2: pool.max_idle: expected a whole number, got true"),
     ("[pool]\nmax_idle = 1.5", "2: pool.max_idle: expected a whole number, got 1.5"),
     ("[pool]\nmax_idle = -1", "2: pool.max_idle: must be 0 or more, got -1"),
     ("[pool]\nmax_connections = 0", "2: pool.max_connections: must be 1 or more, got 0"),
-    ("[retry]\nbudget = 2", "2: retry.budget: must be between 0 and 1, got 2"),
-    ("[retry]\nbudget = nan", "2: retry.budget: must be between 0 and 1, got nan"),
+    ("[retry]\nbudget = 2", "2: retry.budget: must be a share between 0 and 1, got 2; did you mean 0.02?"),
+    ("[retry]\nbudget = nan", "2: retry.budget: must be a share between 0 and 1, got nan"),
     ('[retry]\nbudget = "half"', '2: retry.budget: expected a number, got "half"'),
     # choices
     ('[pool]\norder = "newst"', '2: pool.order: expected one of newest, oldest, got "newst"; did you mean newest?'),
     ('[pool]\norder = "lifo"', '2: pool.order: expected one of newest, oldest, got "lifo"'),
-    ('[pool]\nhonour_hint = "yes"', '2: pool.honour_hint: expected true or false, got "yes"'),
+    ('[pool]\nhonour_hint = "yes"', '2: pool.honour_hint: expected true or false, got "yes"; did you mean true?'),
     # addresses and lists
-    ('listen = "8080"', '1: listen: must be host:port such as "127.0.0.1:8080", got "8080"'),
+    ('listen = "8080"', f'1: listen: must be host:port such as "127.0.0.1:8080", got "8080"; {EVERYBODY}'),
+    ('listen = ":8080"', f'1: listen: must be host:port such as "127.0.0.1:8080", got ":8080"; {EVERYBODY}'),
     ('listen = "127.0.0.1:65536"', '1: listen: must be host:port such as "127.0.0.1:8080", got "127.0.0.1:65536"'),
     ('upstreams = ["app:0"]', f'1: upstreams: must be {AN_UPSTREAM}, got "app:0"'),
-    ('upstreams = "app:1"', '1: upstreams: expected a list such as ["…", "…"], got "app:1"'),
-    ("upstreams = [1]", "1: upstreams: expected a string, got 1"),
-    ("listen = 8080", "1: listen: expected a string, got 8080"),
-    ("[log]\naccess = false", '2: log.access: expected a path, "-" or "off", got false'),
+    (
+        'upstreams = "app:1"',
+        '1: upstreams: expected a list such as ["…", "…"], got "app:1"; did you mean ["app:1"]?',
+    ),
+    ("upstreams = [1]", f"1: upstreams: must be {AN_UPSTREAM}, got 1"),
+    ('[[upstreams]]\naddress = "a:1"', f'1: upstreams: must be {AN_UPSTREAM}, got {{address = "a:1"}}'),
+    ("listen = 8080", f'1: listen: must be host:port such as "127.0.0.1:8080", got 8080; {EVERYBODY}'),
+    ("[log]\naccess = false", '2: log.access: expected a path, "-" or "off", got false; did you mean "off"?'),
     ('upstreams = ["app:1 weight=0"]', f'1: upstreams: must be {AN_UPSTREAM}, got "app:1 weight=0"'),
-    ('upstreams = ["app:1 wieght=2"]', f'1: upstreams: must be {AN_UPSTREAM}, got "app:1 wieght=2"'),
+    (
+        'upstreams = ["app:1 wieght=2"]',
+        f'1: upstreams: must be {AN_UPSTREAM}, got "app:1 wieght=2"; did you mean "app:1 weight=2"?',
+    ),
+    (
+        'upstreams = ["http://127.0.0.1:9001"]',
+        f'1: upstreams: must be {AN_UPSTREAM}, got "http://127.0.0.1:9001"; {NO_SCHEME} "127.0.0.1:9001"?',
+    ),
+    (
+        'upstreams = ["https://api.example.com/"]',
+        f'1: upstreams: must be {AN_UPSTREAM}, got "https://api.example.com/"; {NO_SCHEME} {BY_TLS}',
+    ),
     (
         'trusted_proxies = ["10.0.0.1/8"]',
         f'1: trusted_proxies: {A_NETWORK}, got "10.0.0.1/8"; did you mean "10.0.0.0/8"?',
@@ -131,26 +181,44 @@ WRONG_FILES = [
     ('hash_by = "header:"', '1: hash_by: must be "client" or "header:NAME", got "header:"'),
     ('hash_by = "header:a b"', '1: hash_by: must be "client" or "header:NAME", got "header:a b"'),
     ('[http]\ntrailers = "keep"', '2: http.trailers: expected one of drop, forward, got "keep"'),
-    ('[http]\nupgrades = ["WebSocket"]', f'2: http.upgrades: must be {A_PROTOCOL}, got "WebSocket"'),
+    (
+        '[http]\nupgrades = ["WebSocket"]',
+        f'2: http.upgrades: must be {A_PROTOCOL}, got "WebSocket"; did you mean "websocket"?',
+    ),
     ('[http]\nupgrades = ["h2c"]', f'2: http.upgrades: must be {A_PROTOCOL}, got "h2c"'),
     ('[http]\nupgrades = ["tls/1.2"]', f'2: http.upgrades: must be {A_PROTOCOL}, got "tls/1.2"'),
-    ('[http]\nupgrades = ["web socket"]', f'2: http.upgrades: must be {A_PROTOCOL}, got "web socket"'),
+    (
+        '[http]\nupgrades = ["web socket"]',
+        f'2: http.upgrades: must be {A_PROTOCOL}, got "web socket"; did you mean "websocket"?',
+    ),
     ('[http]\nupgrades = [""]', f'2: http.upgrades: must be {A_PROTOCOL}, got ""'),
-    ('[http]\nupgrades = "websocket"', '2: http.upgrades: expected a list such as ["…", "…"], got "websocket"'),
-    ('[health]\ncheck_path = "healthz"', f'2: health.check_path: must be {A_CHECK}, got "healthz"'),
+    (
+        '[http]\nupgrades = "websocket"',
+        '2: http.upgrades: expected a list such as ["…", "…"], got "websocket"; did you mean ["websocket"]?',
+    ),
+    (
+        '[health]\ncheck_path = "healthz"',
+        f'2: health.check_path: must be {A_CHECK}, got "healthz"; did you mean "/healthz"?',
+    ),
     ('[health]\ncheck_path = "/a b"', f'2: health.check_path: must be {A_CHECK}, got "/a b"'),
-    ('[health]\ncheck_path = "/a#b"', f'2: health.check_path: must be {A_CHECK}, got "/a#b"'),
+    ('[health]\ncheck_path = "/a#b"', f'2: health.check_path: must be {A_CHECK}, got "/a#b"; did you mean "/a"?'),
     ('[health]\ncheck_every = "off"', '2: health.check_every: must be more than 0 and not "off", got "off"'),
     ('[health]\ncheck_every = "0s"', '2: health.check_every: must be more than 0 and not "off", got "0s"'),
     ("[health]\ncheck_fails = 0", "2: health.check_fails: must be 1 or more, got 0"),
-    ("[health]\neject_share = 1.5", "2: health.eject_share: must be between 0 and 1, got 1.5"),
+    ("[health]\neject_share = 1.5", "2: health.eject_share: must be a share between 0 and 1, got 1.5"),
     ('[discovery]\nkind = "consul"', '2: discovery.kind: expected one of static, dns, file, kubernetes, got "consul"'),
     ('[discovery]\nresolver = "dns:53"', f'2: discovery.resolver: must be {A_RESOLVER}, got "dns:53"'),
-    ('[discovery]\nresolver = "10.0.0.1"', f'2: discovery.resolver: must be {A_RESOLVER}, got "10.0.0.1"'),
-    ('[tls]\nmin_version = "1.1"', '2: tls.min_version: expected one of 1.2, 1.3, got "1.1"; did you mean 1.3?'),
+    (
+        '[discovery]\nresolver = "10.0.0.1"',
+        f'2: discovery.resolver: must be {A_RESOLVER}, got "10.0.0.1"; did you mean "10.0.0.1:53"?',
+    ),
+    ('[tls]\nmin_version = "1.1"', '2: tls.min_version: expected one of 1.2, 1.3, got "1.1"; did you mean 1.2?'),
     ("[tls]\nmin_version = 1.2", '2: tls.min_version: expected one of 1.2, 1.3, got 1.2; did you mean "1.2"?'),
-    ('[tls]\ncertificates = "a.pem"', '2: tls.certificates: expected a list such as ["…", "…"], got "a.pem"'),
-    ('[tls]\nkey = "a.pem"', "2: tls.key: unknown key; --show-config lists what there is"),
+    (
+        '[tls]\ncertificates = "a.pem"',
+        '2: tls.certificates: expected a list such as ["…", "…"], got "a.pem"; did you mean ["a.pem"]?',
+    ),
+    ('[tls]\nkey = "a.pem"', "2: tls.key: unknown key; one of certificates, client_ca, min_version"),
     (
         '[upstream_socket]\nkeepalive_idle = "500ms"',
         '2: upstream_socket.keepalive_idle: must be whole seconds, from 1s to 32767s, got "500ms"',
@@ -175,14 +243,18 @@ WRONG_FILES = [
     ("[socket]\nnodelay = true", "1: socket: unknown section; --show-config lists what there is"),
     ("[listener]\nbacklog = 0", "2: listener.backlog: must be 1 to 2147483647, got 0"),
     ("[listener]\nbacklog = 9999999999", "2: listener.backlog: must be 1 to 2147483647, got 9999999999"),
-    ('[admin]\nlisten = "9901"', '2: admin.listen: must be host:port such as "127.0.0.1:9901", or "off", got "9901"'),
-    ('[admin]\nallowed_hosts = ["a:80"]', f'2: admin.allowed_hosts: must be {A_HOST}, got "a:80"'),
-    ('[admin]\nallowed_hosts = ["A"]', f'2: admin.allowed_hosts: must be {A_HOST}, got "A"'),
+    (
+        '[admin]\nlisten = "9901"',
+        f'2: admin.listen: must be {AN_ADMIN}, got "9901"; did you mean "127.0.0.1:9901"?',
+    ),
+    ('[admin]\nallowed_hosts = ["a:80"]', f'2: admin.allowed_hosts: must be {A_HOST}, got "a:80"; did you mean "a"?'),
+    ('[admin]\nallowed_hosts = ["A"]', f'2: admin.allowed_hosts: must be {A_HOST}, got "A"; did you mean "a"?'),
+    ('[log]\nformat = "common"', '2: log.format: expected one of json, combined, got "common"; did you mean combined?'),
     ('[log]\nformat = "text"', '2: log.format: expected one of json, combined, got "text"'),
     # shape
     ("timeouts = 5", "1: timeouts: expected a section, [timeouts]"),
     ("pool = { max_idle = true }", "1: pool.max_idle: expected a whole number, got true"),
-    ("[pool]\nmax_idle.x = 1", "2: pool.max_idle: expected a whole number, got {'x': 1}"),
+    ("[pool]\nmax_idle.x = 1", "2: pool.max_idle: expected a whole number, got {x = 1}"),
     # groups
     ("groups = 5", "1: groups: expected a section for each group, such as [groups.api]"),
     ('[[groups]]\nname = "api"', "1: groups: expected a section for each group, such as [groups.api]"),
@@ -242,12 +314,18 @@ WRONG_FILES = [
     ("[[routes]]\ngroup = 1", "2: routes.1.group: expected a string, got 1"),
     ('[[route]]\ngroup = "api"', "1: route: unknown key; did you mean routes?"),
     *(
-        (f'[[routes]]\nhost = "{host}"\ngroup = "default"', f'2: routes.1.host: must be {A_PATTERN}, got "{host}"')
-        for host in NO_HOSTS
+        (
+            f'[[routes]]\nhost = "{host}"\ngroup = "default"',
+            f'2: routes.1.host: must be {A_PATTERN}, got "{host}"{meaning(meant)}',
+        )
+        for host, meant in NO_HOSTS.items()
     ),
     *(
-        (f'[[routes]]\npath = "{path}"\ngroup = "default"', f'2: routes.1.path: must be {A_PATH}, got "{path}"')
-        for path in NO_PATHS
+        (
+            f'[[routes]]\npath = "{path}"\ngroup = "default"',
+            f'2: routes.1.path: must be {A_PATH}, got "{path}"{meaning(meant)}',
+        )
+        for path, meant in NO_PATHS.items()
     ),
     # syntax
     ('[[routes]]\npath = "/a"\ngroup = "default"\npath = "/b"', "4: routes.1.path: set twice, first in line 2"),
@@ -257,6 +335,16 @@ WRONG_FILES = [
     ("[timeouts]\n[pool]\n[timeouts]\n", "3: timeouts: set twice, first in line 1"),
     ('listen = "a:1"\nupstreams = \n', "2: column 13: not valid TOML: Invalid value"),
     ('listen = "a:1"\nupstreams = [', "2: not valid TOML: Invalid value"),
+    # what is TOML nearly
+    ("[timeouts]\nconnect = 5s", f'2: column 12: {NO_TOML}: {ONE_LINE}; did you mean connect = "5s"?'),
+    ("[timeouts]\nconnect = off # none", f'2: column 11: {NO_TOML}: Invalid value; did you mean connect = "off"?'),
+    ("[upstream_tls]\nverify = False", f"2: column 10: {NO_TOML}: Invalid value; did you mean verify = false?"),
+    ("workers = 2;", f"1: column 12: {NO_TOML}: {ONE_LINE}; did you mean workers = 2?"),
+    ("listen: 127.0.0.1:80", f'1: column 7: {NO_TOML}: {NO_EQUALS}; did you mean listen = "127.0.0.1:80"?'),
+    ("  listen 127.0.0.1:80;", f'1: column 10: {NO_TOML}: {NO_EQUALS}; did you mean listen = "127.0.0.1:80"?'),
+    ("server {\n}", f"1: column 8: {NO_TOML}: {NO_EQUALS}"),
+    ("connect = 5s 6s = x", f"1: column 12: {NO_TOML}: {ONE_LINE}"),
+    ("\ufeffcolour = 1", "1: colour: unknown key; --show-config lists what there is"),
 ]
 
 
@@ -394,6 +482,41 @@ def test_a_contradiction_names_the_key_that_was_set(text: str, expected: str) ->
     assert error_of(text) == f"proxy.toml:{expected}"
 
 
+API = '[groups.api]\nupstreams = ["a:1"]\n'
+SUSPICIOUS = [
+    ("", []),
+    (API + '[[routes]]\ngroup = "api"', []),
+    (API, ["2: groups.api.upstreams: no route leads to the group api"]),
+    (
+        API + '\n[groups.web]\nupstreams = ["b:1"]\n[groups.web.pool]\nmax_idle = 3\n[[routes]]\ngroup = "api"',
+        ["5: groups.web.upstreams: no route leads to the group web"],
+    ),
+    (
+        '[groups.web.discovery]\nkind = "file"\nfile = "e.json"',
+        ["2: groups.web.discovery.kind: no route leads to the group web"],
+    ),
+    (
+        'upstreams = ["b:1"]\n' + API + '[[routes]]\npath = "/v1"\ngroup = "api"\n[[routes]]\ngroup = "api"',
+        ["1: upstreams: no request comes here: routes.2 takes all that no other route takes"],
+    ),
+    ('upstreams = ["b:1"]\n' + API + '[[routes]]\npath = "/v1"\ngroup = "api"', []),
+    (
+        'upstreams = ["b:1"]\n' + API + '[[routes]]\ngroup = "api"\n[[routes]]\npath = "/x"\ngroup = "default"',
+        [],
+    ),
+]
+
+
+@pytest.mark.parametrize(("text", "expected"), SUSPICIOUS)
+def test_what_is_hardly_meant_is_told_and_is_no_mistake(text: str, expected: list[str]) -> None:
+    assert warnings(load(file(text), {}, {})) == [f"proxy.toml:{line}" for line in expected]
+
+
+def test_a_warning_names_the_flag_or_the_variable() -> None:
+    named = load(None, {}, {"groups.api.upstreams": "a:1"})
+    assert warnings(named) == ["--groups.api.upstreams: no route leads to the group api"]
+
+
 @pytest.mark.parametrize(
     ("environ", "flags", "expected"),
     [
@@ -447,7 +570,7 @@ def test_a_mistake_elsewhere_names_the_variable_or_flag(
 
 
 def test_a_file_that_cannot_be_read_is_told_in_one_line(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"^missing\.toml: No such file or directory$"):
+    with pytest.raises(ConfigError, match=r"^missing\.toml: No such file or directory; looked for /.*/missing\.toml$"):
         load(Path("missing.toml"), {}, {})
     Path("latin.toml").write_bytes(b'listen = "\xe9"')
     with pytest.raises(ConfigError, match=r"^latin\.toml: not UTF-8$"):

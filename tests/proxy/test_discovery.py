@@ -39,14 +39,37 @@ def test_an_empty_set_is_told_when_it_is_the_first_thing_known() -> None:
     assert told.sets == [()]
 
 
-def test_a_problem_is_told_when_it_begins_and_when_it_changes() -> None:
+def test_a_problem_is_told_when_it_begins_when_it_changes_and_when_it_is_over() -> None:
     told = Told()
+    told.report.over("api")  # there was none
     for problem in ("down", "down", "refused", "refused"):
         told.report.failed("api", problem)
     told.report.failed("slice", "down")
     told.report.over("api")
     told.report.failed("api", "refused")
-    assert told.problems == ["down", "refused", "down", "refused"]
+    assert told.problems == ["down", "refused", "down", "api: well again", "refused"]
+
+
+def test_each_failure_is_counted_and_so_is_how_long_all_has_been_well(monkeypatch: pytest.MonkeyPatch) -> None:
+    failures: list[None] = []
+    times = iter(range(1000, 2000))
+    monkeypatch.setattr("proxy.discovery.endpoints.time", lambda: next(times))
+    told = Told()
+    report = told.report
+    report.on_failure = lambda: failures.append(None)
+    assert report.good_at == 0
+    report.failed("api", "down")
+    report.failed("api", "down")
+    report.heard()  # of something else
+    report.found([A])
+    assert (len(failures), report.good_at) == (2, 0)
+    report.over("api")
+    assert report.good_at == 1000
+    report.heard()
+    assert report.good_at == 1001
+    report.close()
+    report.failed("api", "down")
+    assert len(failures) == 2
 
 
 def test_a_problem_is_one_line_of_plain_text() -> None:

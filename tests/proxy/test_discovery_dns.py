@@ -184,8 +184,9 @@ async def test_the_last_good_set_is_kept_and_the_name_asked_again_soon(
         del server.faults["app.test."]
         server.set("app.test.", "0 A 10.0.0.2")
         await group.until_told("10.0.0.2:80")
+        await group.until_problem("app.test:80: well again")
     assert [len(told) for told in group.told] == [1, 1]
-    assert group.problems == [problem]
+    assert group.problems == [problem, "app.test:80: well again"]
 
 
 async def test_an_empty_answer_is_a_problem_and_no_set(server: FakeDns, group: FakeGroup) -> None:

@@ -57,7 +57,10 @@ async def test_half_a_file_keeps_the_old_set_and_is_one_problem(tmp_path: Path) 
         path.write_text(whole.replace("10.0.0.1", "10.0.0.2"))
         await group.until_told("10.0.0.2:8080")
     lines = whole[:100].split("\n")
-    assert group.problems == [f"{path}:{len(lines)}:{len(lines[-1]) + 1}: not valid JSON: Input data was truncated"]
+    assert group.problems == [
+        f"{path}:{len(lines)}:{len(lines[-1]) + 1}: not valid JSON: Input data was truncated",
+        f"{path}: well again",
+    ]
 
 
 async def test_a_file_that_vanishes_is_a_problem_until_it_is_back(tmp_path: Path) -> None:
@@ -67,11 +70,11 @@ async def test_a_file_that_vanishes_is_a_problem_until_it_is_back(tmp_path: Path
         path.write_text('["10.0.0.1:80"]')
         await group.until_told("10.0.0.1:80")
         path.unlink()
-        await group.until(lambda: len(group.problems) == 2)
+        await group.until(lambda: len(group.problems) == 3)
         path.write_text('["10.0.0.2:80"]')
         await group.until_told("10.0.0.2:80")
         assert repr(source) == f"<FileSource {path}, 1 endpoints, no problem>"
-    assert group.problems == [f"{path}: No such file or directory"] * 2
+    assert group.problems == [f"{path}: No such file or directory", f"{path}: well again"] * 2
 
 
 async def test_links_that_kubernetes_turns_for_a_mounted_volume_are_followed(tmp_path: Path) -> None:

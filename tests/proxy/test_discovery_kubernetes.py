@@ -228,7 +228,7 @@ async def test_a_connection_cut_in_the_middle_of_a_line_loses_nothing(
         cluster.tell("MODIFIED", slice_of("a", "10.0.0.4"))
         await group.until_told("10.0.0.4:8080")
         assert repr(source) == "<KubernetesSource default/web, 1 endpoints, no problem>"
-    assert group.problems == [f"{cluster.url}: the connection was lost"]
+    assert group.problems == [f"{cluster.url}: the connection was lost", "the API of Kubernetes: well again"]
 
 
 @pytest.mark.parametrize(

@@ -80,6 +80,31 @@ def test_the_time_for_all_of_it_and_that_there_is_none_any_more(make_proxy: Make
     assert status_of(client.gets()) == 504
 
 
+@pytest.mark.parametrize("begins", [GET, GET[:5]])
+def test_a_limit_that_was_for_one_request_is_not_for_the_next(make_proxy: MakeProxy, begins: bytes) -> None:
+    """Off when the next request begins, and on again while it is under way: it has none."""
+    proxy = make_proxy(timeouts__request_total="5s", timeouts__downstream_header="60s", timeouts__upstream_idle="90s")
+    client, server = proxy.pair()
+    client.sends(GET)
+    proxy.loop.passes(1)
+    change(proxy, timeouts__request_total="off")
+    server.sends(OK)
+    client.gets()
+    proxy.loop.passes(1)
+    client.sends(begins)
+    change(proxy, timeouts__request_total="50s")
+    proxy.loop.passes(30)
+    assert client.gets() == b""
+    client.protocol.data_received(GET[len(begins) :])
+    server.sends(OK)
+    assert status_of(client.gets()) == 200
+    client.sends(GET)  # the next has a limit, its own
+    proxy.loop.passes(49.9)
+    assert client.gets() == b""
+    proxy.loop.passes(0.2)
+    assert status_of(client.gets()) == 504
+
+
 def test_what_may_be_asked_for(proxy: FakeProxy) -> None:
     client, server = proxy.pair()
     asks = GET[:-2] + b"Connection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
@@ -132,14 +157,31 @@ def test_a_client_that_reads_slowly_is_borne_and_one_that_has_stopped_is_not(pro
     for _ in range(10):
         proxy.loop.passes(59)
         proxy.kernel.undelivered -= 1
+    proxy.loop.passes(60)
     assert not client.closed
-    proxy.loop.passes(121)
+    proxy.loop.passes(15.1)  # it is looked at four times a minute
     assert client.closed
     assert client.transport.resets  # the kernel need not keep what nobody reads
     assert server.closed
     finished = proxy.last("exchange.finished")
     assert (finished["status"], finished["cause"]) == (200, "client_stalled")
     assert proxy.last("downstream.closed")["reason"] == "write_timeout"
+
+
+def test_an_answer_that_ends_with_a_close_is_delivered_to_whoever_reads(proxy: FakeProxy) -> None:
+    """However slowly: the close waits for it as an answer under way does."""
+    client = proxy.client()
+    client.sends(GET.replace(b"1.1", b"1.0"))
+    client.transport.waiting, proxy.kernel.undelivered = 60_000, 100_000
+    proxy.accept().sends(OK)
+    assert client.closed
+    for _ in range(10):
+        proxy.loop.passes(59)
+        proxy.kernel.undelivered -= 1
+    proxy.loop.passes(60)
+    assert not client.transport.resets
+    proxy.loop.passes(15.1)
+    assert client.transport.resets
 
 
 def test_a_client_that_reads_no_last_answer_is_given_up(proxy: FakeProxy) -> None:

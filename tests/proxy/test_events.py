@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import threading
 import time
 from io import FileIO
 from pathlib import Path
+from select import PIPE_BUF
 from typing import Any
 
 import pytest
@@ -23,7 +25,9 @@ from proxy.events import (
     LineWriter,
     connection_name,
     encode_line,
+    in_batches,
 )
+from proxy.observe.access_log import LONGEST_LINE
 
 WAIT_S = 30.0
 
@@ -109,6 +113,24 @@ def test_a_disk_that_is_full_is_no_error_but_counted() -> None:
     assert log.dropped == 2  # the event and the last line
 
 
+def test_lines_that_a_full_disk_still_took_are_not_lost(tmp_path: Path) -> None:
+    class NearlyFull(FileIO):
+        room = 7
+
+        def write(self, data: Any) -> int:
+            if not self.room:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            taken, self.room = self.room, 0
+            return super().write(data[:taken]) or 0
+
+    path = tmp_path / "log"
+    writer: LineWriter[bytes] = LineWriter(NearlyFull(path, "w"), bytes, name="nearly-full", limit=100)
+    writer._write([b"aaaa", b"bbbb", b"cccc"])
+    writer.close()
+    assert path.read_bytes() == b"aaaa\nbb"
+    assert writer.dropped == 2
+
+
 def test_closing_does_not_wait_for_a_reader_that_does_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(events, "CLOSE_WITHIN_S", 0.2)
     reader, writer = os.pipe()
@@ -122,6 +144,47 @@ def test_closing_does_not_wait_for_a_reader_that_does_not_read(monkeypatch: pyte
     log._thread.join(WAIT_S)
     assert not log._thread.is_alive()
     log._file.close()
+
+
+@pytest.mark.parametrize("blocking", [True, False])
+def test_two_who_write_to_one_slow_pipe_tear_no_line(blocking: bool) -> None:
+    reading, writing = os.pipe()
+    os.set_blocking(writing, blocking)
+    each = 1000
+    writers = [LineWriter(FileIO(os.dup(writing), "w"), str.encode, name=name, limit=each) for name in ("one", "other")]
+    os.close(writing)
+    for number in range(each):
+        for writer, letter in zip(writers, "ab", strict=True):
+            writer.put(letter * (200 + number % 100))
+    got = b""
+    with os.fdopen(reading, "rb", buffering=0) as pipe:  # far more than it holds: both wait for room in it
+        while got.count(b"\n") < 2 * each:
+            got += pipe.read(1000) or b""
+        for writer in writers:
+            writer.close()
+    lines = got.decode().splitlines()
+    assert sorted(map(len, lines)) == sorted(200 + number % 100 for number in range(2 * each))
+    assert {letter for line in lines for letter in set(line)} == {"a", "b"}
+    assert all(len(set(line)) == 1 for line in lines)
+    assert [writer.dropped for writer in writers] == [0, 0]
+
+
+@pytest.mark.parametrize(
+    ("lengths", "batches"),
+    [
+        ([], []),
+        ([9], [[9]]),
+        ([4, 4], [[4, 4]]),  # 10 bytes, with their ends
+        ([4, 5], [[4], [5]]),
+        ([4, 4, 1], [[4, 4], [1]]),
+        ([30, 1, 30], [[30], [1], [30]]),  # nothing is held back because it is too long
+        ([0] * 11, [[0] * 10, [0]]),
+    ],
+)
+def test_lines_go_out_in_batches(lengths: list[int], batches: list[list[int]]) -> None:
+    lines = [b"x" * length for length in lengths]
+    assert [[len(line) for line in some] for some in in_batches(lines, 10)] == batches
+    assert LONGEST_LINE < PIPE_BUF
 
 
 def test_a_pipe_that_is_not_blocking_loses_nothing() -> None:

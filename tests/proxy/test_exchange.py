@@ -87,6 +87,34 @@ def test_a_repeat_at_the_connection_limit_takes_the_place_of_an_idle_one(make_pr
     assert status_of(client.gets()) == status_of(third.gets()) == 200
 
 
+@pytest.mark.parametrize(("in_line", "repeated"), [(0, True), (1, True), (2, True), (3, False), (4, False)])
+def test_half_the_line_is_for_requests_that_are_new(make_proxy: MakeProxy, in_line: int, repeated: bool) -> None:
+    """One connection, and room for four in line. The first of them gets the place of the one that was lost."""
+    proxy = make_proxy(pool__max_connections=1, pool__max_waiting=4)
+    client, server = proxy.pair()
+    client.sends(GET)
+    for _ in range(in_line):
+        proxy.client().sends(GET)
+    server.closes()
+    failed = proxy.last("exchange.attempt_failed")
+    assert (failed["retry"], failed["because"]) == (
+        (True, "idempotent method") if repeated else (False, "overloaded: many wait in line")
+    )
+    assert status_of(client.gets()) == (0 if repeated else 502)
+
+
+def test_a_proxy_that_drains_repeats_as_ever(proxy: FakeProxy) -> None:
+    """See row 23 of docs/armour.md."""
+    client, server = proxy.pair()
+    client.sends(GET)
+    proxy.gateway.draining = True
+    proxy.group.drain()
+    server.closes()
+    proxy.accept().sends(OK)
+    response = client.gets()
+    assert (status_of(response), fields_of(response)["connection"]) == (200, "close")
+
+
 def test_a_fresh_connection_that_fails_is_not_repeated(proxy: FakeProxy) -> None:
     client = proxy.client()
     client.sends(GET)

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from proxy.config import ProxyConfig, override
+from proxy.events import EXCHANGE_FINISHED
 from proxy.gateway import Gateway
 from proxy.http1.grammar import BadHead
+from proxy.http1.request_reader import UNSEEN, Seen
+
+pytestmark = pytest.mark.plain
+
+CLIENT: Any = SimpleNamespace(name="c>s", ip="10.0.0.1")
 
 ROUTED = override(
     ProxyConfig(),
@@ -83,13 +90,17 @@ def test_who_is_told_of_the_end_of_an_exchange() -> None:
     gateway.report("c>s", 7, "r-1", fields=b"A: b")
     assert [(event[1], event[2], event[3]) for event in emitted] == [("c>s", 7, "r-1")]
     assert logged == [(("c>s", "r-1"), {"http10": False, "fields": b"A: b"})]
-    gateway.report_refused("c>s", "10.0.0.1", 400, "bad_request")
+    gateway.refused(CLIENT, 400, "bad_request", "no Host", Seen(b"GET", b"/a"))
     assert gateway.exchanges == 1
-    assert logged[1][0][5:7] == (400, "bad_request")
+    detail, more = logged[1]
+    assert detail[:7] == ("c>s", "", "10.0.0.1", "GET", "/a", 400, "bad_request")
+    assert more == {"http10": False, "fields": b"", "reason": "no Host"}
+    assert len(emitted[1]) - 3 == len(detail) - 1 == len(EXCHANGE_FINISHED.fields)
 
 
 def test_when_nobody_is_told_nothing_is_put_together() -> None:
     gateway = Gateway(ProxyConfig(), {})
     assert not gateway.watched
-    gateway.report_refused("c>s", "10.0.0.1", 400, "bad_request")
+    gateway.refused(CLIENT, 400, "bad_request", "no Host", UNSEEN)
     assert repr(gateway) == "<Gateway 0 exchanges>"
+    assert gateway.counters.group("").causes == {"bad_request": 1}

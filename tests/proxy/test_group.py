@@ -15,8 +15,11 @@ from proxy.discovery.endpoints import Endpoint
 from proxy.ejection import Change, Health
 from proxy.failure import Failure
 from proxy.group import LEAVING_LOOK_S, Group
+from proxy.observe.counters import UpstreamCounters
 from proxy.upstream import Upstream
 from proxy.upstream_connection import UpstreamConnection
+
+pytestmark = pytest.mark.plain
 
 PATIENCE_S = 20
 REFUSED = Failure.CONNECT_REFUSED
@@ -37,14 +40,15 @@ class FakeUpstream:
         self.busy = self.failing = 0
         self.pool = self
         self.open_count = 0
-        self.drained = self.closed = False
+        self.draining = self.crowded = self.closed = False
         self.reconfigured: list[object] = []
+        self.counters = UpstreamCounters()
 
     def __repr__(self) -> str:
         return self.address
 
     def drain(self) -> None:
-        self.drained = True
+        self.draining = True
 
     def close(self) -> None:
         self.closed = True
@@ -236,6 +240,7 @@ def test_a_success_in_between_sets_the_count_back(make_group: MakeGroup) -> None
         (Failure.RESET_BEFORE_RESPONSE, True, False),
         (Failure.CLIENT_CLOSED, False, False),
         (Failure.POOL_EXHAUSTED, False, False),
+        (Failure.RESOURCES_EXHAUSTED, False, False),
         (Failure.CLOSED_BEFORE_RESPONSE, False, True),
         (Failure.RESPONSE_TIMEOUT, True, True),
     ],
@@ -295,7 +300,7 @@ def test_who_leaves_is_drained_and_let_go_of_when_its_exchanges_have_ended(make_
     leaves.open_count = 1
     faked.apply("a:1", "c:1")
     assert faked.picks(3) == "a:1 c:1 a:1"
-    assert (leaves.drained, leaves.closed) == (True, False)
+    assert (leaves.draining, leaves.closed) == (True, False)
     assert faked.states() == "a:1 ready c:1 ready b:1 draining"
     assert leaves in faked.group.upstreams
     assert repr(faked.group) == "<Group default, 2 of 2 ready, 1 leaving>"
@@ -327,7 +332,7 @@ def test_who_terminates_is_drained_and_used_only_when_nobody_else_serves(make_gr
     ends = Endpoint("b:1", terminating=True)
     faked.apply("a:1", ends)
     assert faked["b:1"] is kept
-    assert kept.drained
+    assert kept.draining
     assert (faked.states(), faked.picks(2)) == ("a:1 ready b:1 terminating", "a:1 a:1")
     faked.group.check_result("a:1", False, "")
     assert faked.picks(2) == "b:1 b:1"
@@ -336,20 +341,20 @@ def test_who_terminates_is_drained_and_used_only_when_nobody_else_serves(make_gr
     assert faked.picks(2) == "a:1 b:1"
     faked.apply("b:1")  # it stays after all, but what is drained stays drained
     assert faked["b:1"] is not kept
-    assert (faked["b:1"].drained, faked.picks(1)) == (False, "b:1")
+    assert (faked["b:1"].draining, faked.picks(1)) == (False, "b:1")
 
 
 def test_who_terminates_from_the_start_is_drained_too(make_group: MakeGroup) -> None:
     faked = make_group()
     faked.apply("a:1", Endpoint("b:1", terminating=True))
-    assert faked["b:1"].drained
+    assert faked["b:1"].draining
 
 
 def test_who_does_not_serve_gets_nothing_even_if_alone(make_group: MakeGroup) -> None:
     faked = make_group()
     faked.apply("a:1", Endpoint("b:1", serving=False))
     assert (faked.states(), faked.picks(2)) == ("a:1 ready b:1 down", "a:1 a:1")
-    assert not faked["b:1"].drained
+    assert not faked["b:1"].draining
     faked.apply(Endpoint("b:1", serving=False))
     assert faked.group.pick() is None
     faked.apply("b:1")
@@ -407,7 +412,7 @@ def test_other_terms_of_connecting_make_other_upstreams(make_group: MakeGroup) -
     old.open_count = 1
     faked.group.reconfigure(config_of(upstream_tls__enabled=True))
     assert faked["a:1"] is not old
-    assert old.drained
+    assert old.draining
     assert faked.states() == "a:1 ready b:1 ejected a:1 draining"
     assert faked["b:1"].failing == 3
 
@@ -426,12 +431,38 @@ def test_draining_and_closing_reach_all(make_group: MakeGroup) -> None:
     both = faked["a:1"], faked["b:1"]
     faked.fails("b:1", 3)
     faked.group.drain()
-    assert [upstream.drained for upstream in both] == [True, True]
+    assert [upstream.draining for upstream in both] == [True, True]
     assert faked.picks(1) == "a:1"
+    assert faked.states() == "a:1 draining b:1 draining"
     faked.group.close()
     assert [upstream.closed for upstream in both] == [True, True]
     faked.loop.passes(60)
-    assert faked.states() == "a:1 ready b:1 ejected"
+    assert [faked.group.ejection.health_of(name).value for name in ("a:1", "b:1")] == ["ready", "ejected"]
+
+
+@pytest.mark.parametrize(
+    ("crowded", "ejected", "overloaded"),
+    [
+        ((), (), False),
+        (("a:1",), (), False),
+        (("a:1", "b:1"), (), True),
+        (("a:1",), ("b:1",), True),
+        (("b:1",), ("b:1",), False),
+    ],
+)
+def test_it_is_overloaded_when_whoever_got_the_next_request_is(
+    make_group: MakeGroup, crowded: tuple[str, ...], ejected: tuple[str, ...], overloaded: bool
+) -> None:
+    faked = make_group("a:1", "b:1")
+    for name in ejected:
+        faked.fails(name, 3)
+    for name in crowded:
+        faked[name].crowded = True
+    assert faked.group.overloaded() is overloaded
+
+
+def test_nobody_is_not_overloaded(make_group: MakeGroup) -> None:
+    assert not make_group().group.overloaded()
 
 
 # ---- real upstreams

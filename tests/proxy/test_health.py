@@ -166,6 +166,27 @@ async def test_one_that_is_not_there_fails(target: Starts, start_checks: Checks)
     assert "refused" in why.lower() or "connect" in why.lower()
 
 
+async def test_a_check_that_finds_no_port_here_is_no_result(
+    target: Starts, start_checks: Checks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    upstream = await target()
+    lacking = 3
+
+    async def open_connection(*args: Any, **more: Any) -> Any:
+        nonlocal lacking
+        if lacking:
+            lacking -= 1
+            raise OSError(99, "Cannot assign requested address")
+        return await real(*args, **more)
+
+    real = asyncio.open_connection
+    monkeypatch.setattr("proxy.health.asyncio.open_connection", open_connection)
+    group = FakeGroup(upstream.address)
+    start_checks(group)
+    assert await group.next() == (upstream.address, True, "")
+    assert lacking == 0
+
+
 @pytest.mark.parametrize(("host", "field"), [("", None), ("shop.example", b"shop.example")])
 async def test_what_is_asked(target: Starts, start_checks: Checks, host: str, field: bytes | None) -> None:
     upstream = await target()

@@ -5,25 +5,39 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from math import inf, isclose
+from pathlib import Path
 
 import msgspec
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
 
+from proxy import retry
 from proxy.failure import Failure
 from proxy.observe import exposition, metrics
-from proxy.observe.counters import DURATIONS, IDLE_AGES, Counters, GroupCounters, Histogram, added, total
+from proxy.observe.counters import (
+    CLOSED,
+    DURATIONS,
+    IDLE_AGES,
+    REFUSED,
+    Counters,
+    GroupCounters,
+    Histogram,
+    added,
+    total,
+)
 from proxy.observe.loop_lag import BOUNDS
 from proxy.observe.metrics import (
     ConnectionSnapshot,
     Process,
     Snapshot,
+    SourceSnapshot,
     UpstreamSnapshot,
     WorkerSnapshot,
     build_info,
     render,
 )
+from proxy.retry import DECISIONS
 
 GROUP = "api"
 ADDRESS = "10.0.0.3:9000"
@@ -34,12 +48,14 @@ def busy_counters() -> Counters:
     """What a worker has counted after three requests: one answered, one rescued, one lost."""
     counters = Counters()
     counters.downstream.accepted = 2
-    counters.downstream.refused["max_connections"] += 1
+    counters.downstream.refused["connections"] += 1
     counters.downstream.closed["idle_timeout"] += 1
     group = counters.group(GROUP)
     group.ended(200, 0.0015, 0, 1024)
     group.ended(200, 0.25, 100, 10)
     group.ended(502, 4.0, 0, 0)
+    group.tunnel_ended(3600.0, 10, 20)
+    group.discovery_failures = 3
     group.causes[Failure.CLOSED_BEFORE_RESPONSE] += 1
     group.retries["idempotent method"] += 1
     group.not_retried["fresh connection: not the race"] += 1
@@ -53,6 +69,8 @@ def busy_counters() -> Counters:
     upstream.requests = 4
     upstream.failures[Failure.CLOSED_BEFORE_RESPONSE] += 2
     upstream.ejections = 1
+    upstream.returns = 1
+    upstream.checks["failed"] += 2
     return counters
 
 
@@ -70,6 +88,10 @@ def worker(number: int = 0, counters: Counters | None = None) -> WorkerSnapshot:
         counters=counters.seen({(GROUP, ADDRESS): 1}, {"access": 3}),
         downstream={"idle": 1},
         upstreams=[UpstreamSnapshot(GROUP, ADDRESS, "ready", idle=1, active=2, busy=3, waiting=1)],
+        sources=[
+            SourceSnapshot(GROUP, "dns", 1.7e9, ["app.test: it does not exist"], 3, 2),
+            SourceSnapshot("web", "static", 1.7e9, [], 1, 1),
+        ],
         pool=[ConnectionSnapshot(GROUP, ADDRESS, CONN, "idle", 12.0, 4.0, 1)],
         pool_size=1,
     )
@@ -101,6 +123,7 @@ PAGE = render(Snapshot([worker(0), worker(1)], restarts=1, reloads={"applied": 2
         ("worker_restarts_total", {}, 1),
         ("config_reloads_total", {"result": "applied"}, 2),
         ("config_reloads_total", {"result": "refused"}, 0),
+        ("worker_connections", {"worker": "1"}, 1),
         ("resident_memory_bytes", {"worker": "1"}, 30 << 20),
         ("cpu_seconds_total", {"worker": "0"}, 1.25),
         ("open_fds", {"worker": "0"}, 12),
@@ -109,19 +132,34 @@ PAGE = render(Snapshot([worker(0), worker(1)], restarts=1, reloads={"applied": 2
         ("downstream_connections", {"state": "idle"}, 2),
         ("downstream_connections", {"state": "exchange"}, 0),
         ("downstream_accepted_total", {}, 4),
-        ("downstream_refused_total", {"reason": "max_connections"}, 2),
+        ("downstream_refused_total", {"reason": "connections"}, 2),
+        ("downstream_refused_total", {"reason": "tls_plain_http"}, 0),
+        ("downstream_closed_total", {"reason": "drained"}, 0),
         ("downstream_closed_total", {"reason": "idle_timeout"}, 2),
         ("requests_total", {"group": GROUP, "code": "200"}, 4),
         ("requests_total", {"group": GROUP, "code": "502"}, 2),
         ("request_duration_seconds_bucket", {"group": GROUP, "le": "0.002"}, 2),
         ("request_duration_seconds_bucket", {"group": GROUP, "le": "+Inf"}, 6),
         ("request_duration_seconds_sum", {"group": GROUP}, 8.503),
-        ("request_body_bytes_total", {"group": GROUP}, 200),
-        ("response_body_bytes_total", {"group": GROUP}, 2068),
+        ("request_body_bytes_total", {"group": GROUP}, 220),
+        ("response_body_bytes_total", {"group": GROUP}, 2108),
         ("errors_total", {"group": GROUP, "cause": "closed_before_response"}, 2),
         ("errors_total", {"group": GROUP, "cause": "response_timeout"}, 0),
-        ("retries_total", {"group": GROUP, "reason": "idempotent_method"}, 2),
-        ("not_retried_total", {"group": GROUP, "reason": "fresh_connection_not_the_race"}, 2),
+        ("errors_total", {"group": "", "cause": "bad_request"}, 0),
+        ("retries_total", {"group": GROUP, "reason": "idempotent method"}, 2),
+        ("retries_total", {"group": GROUP, "reason": "nothing was sent"}, 0),
+        ("not_retried_total", {"group": GROUP, "reason": "fresh connection: not the race"}, 2),
+        ("not_retried_total", {"group": GROUP, "reason": "over the retry budget"}, 0),
+        ("tunnel_duration_seconds_count", {"group": GROUP}, 2),
+        ("tunnel_duration_seconds_sum", {"group": GROUP}, 7200),
+        ("requests_total", {"group": GROUP, "code": "101"}, 2),
+        ("request_duration_seconds_count", {"group": GROUP}, 6),
+        ("discovery_last_success_timestamp_seconds", {"group": GROUP, "kind": "dns", "worker": "1"}, 1.7e9),
+        ("discovery_problems", {"group": GROUP, "kind": "dns", "worker": "0"}, 1),
+        ("discovery_failures_total", {"group": GROUP, "kind": "dns"}, 6),
+        ("discovery_endpoints", {"group": GROUP, "worker": "0", "state": "known"}, 3),
+        ("discovery_endpoints", {"group": GROUP, "worker": "0", "state": "serving"}, 2),
+        ("discovery_endpoints", {"group": "web", "worker": "0", "state": "known"}, 1),
         ("upstream_idle_age_seconds_count", {"group": GROUP}, 6),
         ("upstream_idle_age_seconds_bucket", {"group": GROUP, "le": "4.5"}, 2),
         ("upstream_lost_idle_age_seconds_bucket", {"group": GROUP, "le": "4.5"}, 0),
@@ -136,6 +174,9 @@ PAGE = render(Snapshot([worker(0), worker(1)], restarts=1, reloads={"applied": 2
         ("upstream_closed_total", {"upstream": ADDRESS, "reason": "peer_fin"}, 4),
         ("upstream_failures_total", {"upstream": ADDRESS, "cause": "closed_before_response"}, 4),
         ("upstream_ejections_total", {"upstream": ADDRESS}, 2),
+        ("upstream_returns_total", {"upstream": ADDRESS}, 2),
+        ("upstream_checks_total", {"upstream": ADDRESS, "result": "failed"}, 4),
+        ("upstream_checks_total", {"upstream": ADDRESS, "result": "passed"}, 0),
         ("log_dropped_total", {"log": "access"}, 6),
         ("log_dropped_total", {"log": "events"}, 0),
     ],
@@ -165,7 +206,7 @@ def test_no_sample_is_there_twice() -> None:
 
 def test_histograms_are_cumulative_and_end_in_their_count() -> None:
     histograms = [family for family in text_string_to_metric_families(PAGE.decode()) if family.type == "histogram"]
-    assert len(histograms) == 4
+    assert len(histograms) == 5
     for family in histograms:
         series: dict[tuple[str, ...], list[tuple[float, float]]] = {}
         counts = {tuple(each.labels.values()): each.value for each in family.samples if each.name.endswith("_count")}
@@ -182,9 +223,43 @@ def test_histograms_are_cumulative_and_end_in_their_count() -> None:
 
 def test_the_versions_are_told() -> None:
     (sample,) = [each for each in samples_of(PAGE) if each.name == "kalab_proxy_build_info"]
-    assert sample.labels["parser"] == "python"
+    assert sample.labels["parser"] == "llhttp"
     assert sample.labels["httptools"].startswith("0.")
-    assert sample.labels.keys() >= {"kalab", "python", "uvloop"}
+    assert sample.labels["dnspython"].startswith("2.")
+    packages = {"kalab", "uvloop", "httptools", "msgspec", "aiohttp", "dnspython"}
+    assert sample.labels.keys() == {"build", "python", "parser", *packages}
+
+
+def test_what_can_be_missing_is_there_from_the_start() -> None:
+    """A series that begins with its first failure has no increase: https://prometheus.io/docs/practices/instrumentation
+    (avoid missing metrics)."""
+    counters = Counters()
+    counters.group(GROUP)
+    page = render(Snapshot([worker(counters=counters)]))
+    told = {(each.name.removeprefix(metrics.PREFIX), *each.labels.values()) for each in samples_of(page)}
+    assert told >= {("retries_total", GROUP, each.because) for each in DECISIONS if each.retry}
+    assert told >= {("not_retried_total", GROUP, each.because) for each in DECISIONS if not each.retry}
+    assert told >= {("errors_total", group, cause.value) for group in ("", GROUP) for cause in Failure}
+    assert told >= {("downstream_refused_total", reason) for reason in REFUSED}
+    assert told >= {("downstream_closed_total", reason) for reason in CLOSED}
+
+
+def test_all_reasons_are_known() -> None:
+    """Those for which a client's connection is refused or closed are words in the code, in these places."""
+    room = Path(metrics.__file__).parents[1]
+    code = {
+        name: (room / f"{name}.py").read_text() for name in ("clients", "listener", "downstream", "downstream_socket")
+    }
+    refused = re.findall(
+        r'refused\["(\w+)"\]|return "(tls_\w+)"|connection, "(tls_\w+)"', code["clients"] + code["listener"]
+    )
+    assert {"".join(found) for found in refused} == set(REFUSED)
+    whole = "".join(code.values())
+    closed = re.findall(r'(?:close|_linger|_abort|_reset)\("(\w+)"|Failure\.\w+, "(\w+)"', whole)
+    closed += re.findall(r'close\("\w+" if .* else (?:"(\w+)"()|_)', whole)
+    assert {"".join(found) for found in closed} - {""} == set(CLOSED)
+    made = {value for value in vars(retry).values() if isinstance(value, retry.Decision)}
+    assert made == set(DECISIONS)
 
 
 def test_a_proxy_that_has_just_started_has_a_page_too() -> None:
@@ -256,7 +331,7 @@ def test_adding_leaves_both_as_they_were() -> None:
     both = added(one, other)
     assert one == busy_counters()
     assert both.groups.keys() == {"api", "web"}
-    assert both.groups[GROUP].statuses == {200: 4, 502: 2}
+    assert both.groups[GROUP].statuses == {200: 4, 502: 2, 101: 2}
     assert added(other, one).groups.keys() == both.groups.keys()
     assert total([], Counters()) == Counters()
 

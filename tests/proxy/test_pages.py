@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from email.utils import formatdate, parsedate_to_datetime
+from time import time
+
 import pytest
 from fakes import body_of, fields_of, status_of
 
-from proxy.http1.pages import error_page
+from proxy.http1.pages import error_page, http_date
 
 
 def page(status: int, *, keep_alive: bool = True, http10: bool = False, head_only: bool = False) -> bytes:
@@ -33,6 +36,21 @@ def test_a_page_is_a_whole_response_that_tells_its_cause(status: int) -> None:
 def test_a_status_brings_the_field_that_it_calls_for(status: int, name: str, value: str) -> None:
     assert fields_of(page(status))[name] == value
     assert name not in fields_of(page(502))
+
+
+def test_a_page_says_when_it_was_made() -> None:
+    before = int(time())
+    made = parsedate_to_datetime(fields_of(page(502))["date"])
+    assert before <= made.timestamp() <= time()
+
+
+@pytest.mark.parametrize("at", [0, 784111777, 1_700_000_000, 951_782_400, 4_102_444_799, 253_402_300_799])
+def test_the_date_is_that_of_rfc_9110(at: int) -> None:
+    assert http_date(at) == formatdate(at, usegmt=True)
+
+
+def test_the_date_of_the_rfc_itself() -> None:
+    assert http_date(784111777) == "Sun, 06 Nov 1994 08:49:37 GMT"
 
 
 def test_a_page_in_answer_to_head_has_no_body_but_tells_its_length() -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from fakes import fields_of
+from keep_alive_table import KEEP_ALIVE
 
 from proxy.http1.grammar import BadHead, HeadLimits
 from proxy.http1.request_head import Request
@@ -209,18 +210,7 @@ def test_what_is_sent_on_for_1_0_says_so_in_via() -> None:
     assert fields_of(sent)["via"] == "1.0 kalab"
 
 
-@pytest.mark.parametrize(
-    ("version", "connection", "keeps"),
-    [
-        (b"1.1", b"", True),
-        (b"1.1", b"Connection: close\r\n", False),
-        (b"1.1", b"Connection: Keep-Alive, CLOSE\r\n", False),
-        (b"1.1", b"Connection: x\r\nConnection: close\r\n", False),
-        (b"1.0", b"", False),
-        (b"1.0", b"Connection: Keep-Alive\r\n", True),
-        (b"1.0", b"Connection: keep-alive, close\r\n", False),
-    ],
-)
+@pytest.mark.parametrize(("version", "connection", "keeps"), KEEP_ALIVE)
 def test_whether_the_connection_may_stay_open(version: bytes, connection: bytes, keeps: bool) -> None:
     lines = b"\r\nHost: shop\r\n" + connection + b"\r\n"
     assert request(b"GET / HTTP/" + version + lines).fields.keep_alive is keeps

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from fakes import fields_of
+from keep_alive_table import KEEP_ALIVE
 
 from proxy.http1.grammar import BadHead, HeadLimits
 from proxy.http1.response_head import ResponseHead, parse_response, read_response
@@ -64,18 +65,7 @@ def test_a_response_is_written_anew() -> None:
     assert response(b"HTTP/1.1 200\r\n\r\n").usual.startswith(b"HTTP/1.1 200 \r\n")
 
 
-@pytest.mark.parametrize(
-    ("version", "connection", "keeps"),
-    [
-        (b"1.1", b"", True),
-        (b"1.1", b"Connection: close\r\n", False),
-        (b"1.1", b"Connection: Keep-Alive, CLOSE\r\n", False),
-        (b"1.1", b"Connection: x\r\nConnection: close\r\n", False),
-        (b"1.0", b"", False),
-        (b"1.0", b"Connection: Keep-Alive\r\n", True),
-        (b"1.0", b"Connection: keep-alive, close\r\n", False),
-    ],
-)
+@pytest.mark.parametrize(("version", "connection", "keeps"), KEEP_ALIVE)
 def test_whether_the_upstream_connection_may_stay_open(version: bytes, connection: bytes, keeps: bool) -> None:
     lines = b"\r\n" + connection + b"\r\n"
     assert response(b"HTTP/" + version + b" 200 OK" + lines).keep_alive is keeps

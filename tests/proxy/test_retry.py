@@ -58,6 +58,12 @@ TABLE = [
         (False, True, True, True, True),
     ),
     Row(
+        "no port left, GET",
+        LOST_GET._replace(reused=False, failure=Failure.RESOURCES_EXHAUSTED, sent_bytes=0, proof=Proof.UNPROCESSED),
+        (False, False, False, False, False),
+    ),
+    Row("overloaded, GET", LOST_GET._replace(overloaded=True), (False, False, False, False, False)),
+    Row(
         "connect timeout, POST",
         LOST_POST._replace(reused=False, failure=Failure.CONNECT_TIMEOUT, sent_bytes=0, proof=Proof.UNPROCESSED),
         (False, False, False, True, True),
@@ -96,6 +102,7 @@ def test_decision(name: PolicyName, attempt: Attempt, retry: bool) -> None:
     [
         ("always", LOST_GET._replace(response_started=True), "part of a response has arrived"),
         ("never", LOST_GET, "the policy is never"),
+        ("always", LOST_GET._replace(overloaded=True), "overloaded: many wait in line"),
         ("always", LOST_GET._replace(number=2), "retries used up"),
         ("always", LOST_POST._replace(replayable=False), "the body was not kept"),
         ("always", LOST_POST, "the policy is always"),
@@ -142,6 +149,7 @@ ATTEMPTS = st.builds(
     response_started=st.booleans(),
     sent_bytes=st.sampled_from([0, 1, 55]),
     replayable=st.booleans(),
+    overloaded=st.booleans(),
 )
 
 

@@ -38,9 +38,9 @@ class Proxy:
     def __init__(self, *flags: str) -> None:
         command = [sys.executable, "-m", "proxy", "--listen", "127.0.0.1:0", "--admin.listen", "off", *flags]
         self.process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        assert self.process.stdout is not None
-        self.line = self.process.stdout.readline()
-        listening = re.fullmatch(r"listening on (127\.0\.0\.1):(\d+)\n", self.line)
+        assert self.process.stderr is not None
+        self.line = self.process.stderr.readline()
+        listening = re.fullmatch(r"listening on (127\.0\.0\.1):(\d+) \(HTTP\), admin off\n", self.line)
         assert listening, self.line + str(self.process.communicate(timeout=PATIENCE_S))
         self.address = listening[1], int(listening[2])
 
@@ -50,10 +50,11 @@ class Proxy:
         return connection
 
     def stop(self) -> tuple[int, str, str]:
-        """SIGTERM; the exit code, and what it still had to say."""
+        """SIGTERM; the exit code, and what it still had to say but for the lines about its end."""
         self.process.send_signal(signal.SIGTERM)
         out, err = self.process.communicate(timeout=PATIENCE_S)
-        return self.process.returncode, out, err
+        said = re.fullmatch(r"(.*)draining: .*\ndrained: .*\n", err, re.DOTALL)
+        return self.process.returncode, out, said[1] if said else f"it ended without a word: {err}"
 
 
 class Listener:
@@ -437,7 +438,8 @@ def test_sigterm_finishes_what_has_started_and_closes_the_rest(
             assert (status_of(response), fields_of(response)["connection"]) == (200, "close")
             assert server.recv(1) == b""
     out, err = proxy.process.communicate(timeout=PATIENCE_S)
-    assert (proxy.process.returncode, out, err) == (0, "", "")
+    assert (proxy.process.returncode, out) == (0, "")
+    assert err == "draining: 2 connections to finish, at most 10s\ndrained: nobody was cut off\n"
     events = events_of(log)
     assert events[-1]["kind"] == "log.closed"
     opened = [event["conn"] for event in events if event["kind"] == "downstream.opened"]
@@ -465,11 +467,11 @@ def test_sigint_is_the_same(start: Start) -> None:
 # ---- the command
 
 
-def run(*flags: str, env: dict[str, str] | None = None) -> tuple[int, str, str]:
+def run(*flags: str, env: dict[str, str] | None = None, cwd: Path = ROOT) -> tuple[int, str, str]:
     command = [sys.executable, "-m", "proxy", *flags]
     done = subprocess.run(
         command,
-        cwd=ROOT,
+        cwd=cwd,
         capture_output=True,
         text=True,
         timeout=PATIENCE_S,
@@ -482,14 +484,26 @@ def run(*flags: str, env: dict[str, str] | None = None) -> tuple[int, str, str]:
 @pytest.mark.parametrize(
     ("flags", "says"),
     [
-        (["--timeouts.conect", "5s"], r"--timeouts\.conect: unknown key.*timeouts\.connect"),
-        (["--timeouts.conect=5s"], r"--timeouts\.conect: unknown key"),
+        (["--timeouts.conect", "5s"], r"--timeouts\.conect: unknown option; did you mean --timeouts\.connect\?"),
+        (["--timeouts.conect=5s"], r"--timeouts\.conect: unknown option; did you mean --timeouts\.connect\?"),
+        (["--upstream_idle", "5s"], r"--upstream_idle: unknown option; did you mean --timeouts\.upstream_idle\?"),
+        (["--conifg", "proxy.toml"], r"--conifg: unknown option; did you mean --config\?"),
+        (["--Config=proxy.toml"], r"--Config: unknown option; did you mean --config\?"),
+        (["--chekc"], r"--chekc: unknown option; did you mean --check\?"),
+        (["--check_sockets"], r"--check_sockets: unknown option; did you mean --check-sockets\?"),
+        (["--log-format", "json"], r"--log-format: unknown option; did you mean --log\.format\?"),
+        (["--xyzzy"], r"--xyzzy: unknown option; --show-config lists what there is"),
+        (["-c", "proxy.toml"], r"-c: unknown option; did you mean --config\?"),
+        (["-V"], r"-V: unknown option; did you mean --version\?"),
+        (["--groups.api.pool.max_idel", "3"], r"--groups\.api\.pool\.max_idel: unknown key of a group"),
+        (["--check=yes"], r"--check: "),
+        (["--config"], r"--config: expected a value"),
         (["--timeouts.connect", "soon"], r"--timeouts\.connect: .*soon"),
-        (["--timeouts.connect"], r"argument --timeouts\.connect: expected one argument"),
-        (["proxy.toml"], r"proxy\.toml"),
+        (["--timeouts.connect"], r"--timeouts\.connect: expected a value"),
+        (["proxy.toml"], r"proxy\.toml: a value without an option; did you mean --config proxy\.toml\?"),
         (["--config", "/nowhere/proxy.toml"], r"/nowhere/proxy\.toml: No such file"),
-        (["--log.events", "/nowhere/events.jsonl"], r"log\.events: /nowhere/events\.jsonl: No such file"),
-        (["--listen", "192.0.2.1:80"], r"listen: 192\.0\.2\.1:80: "),
+        (["--log.events", "/nowhere/events.jsonl"], r"--log\.events: /nowhere/events\.jsonl: No such file"),
+        (["--listen", "192.0.2.1:80"], r"--listen: 192\.0\.2\.1:80: "),
     ],
 )
 def test_a_mistake_is_one_line_and_exit_3(flags: list[str], says: str) -> None:
@@ -501,7 +515,7 @@ def test_a_mistake_is_one_line_and_exit_3(flags: list[str], says: str) -> None:
 def test_a_port_in_use_is_one_line_and_exit_3(upstream: Listener) -> None:
     code, out, err = run("--listen", upstream.address)
     assert (code, out) == (3, "")
-    assert err == f"error: listen: {upstream.address}: Address already in use\n"
+    assert err == f"error: --listen: {upstream.address}: Address already in use\n"
 
 
 def test_a_mistake_in_a_file_names_file_line_and_key(tmp_path: Path) -> None:
@@ -518,15 +532,38 @@ def test_what_the_kernel_makes_of_the_sockets_is_printed() -> None:
     assert (code, err) == (0, "")
     assert rows["upstream_socket.keepalive_idle"] == ["60s", "60s"]
     assert rows["downstream_socket.nodelay"] == ["true", "true"]
+    assert rows["listener.backlog"][0] == "4096"
+    assert rows["listener.reuse_port"] == ["false", "false"]
 
 
 def test_check_looks_at_what_the_config_names() -> None:
     code, _, err = run("--check", "--tls.certificates", "/nowhere.pem")
-    assert (code, err) == (3, "error: tls.certificates: /nowhere.pem: No such file or directory\n")
+    assert (code, err) == (3, "error: --tls.certificates: /nowhere.pem: No such file or directory\n")
 
 
-def test_check_validates_and_exits() -> None:
-    assert run("--check") == (0, "the config is valid\n", "")
+def test_check_says_what_a_config_amounts_to(tmp_path: Path) -> None:
+    path = tmp_path / "proxy.toml"
+    path.write_text(
+        'upstreams = ["a:1", "b:1"]\n[groups.api.discovery]\nkind = "file"\nfile = "e.json"\n'
+        '[groups.old]\nupstreams = ["c:1"]\n[[routes]]\nhost = "api.example"\ngroup = "api"\n'
+    )
+    code, out, err = run("--config", str(path), "--listen", "127.0.0.1:80", "--check", "--check-sockets")
+    assert (code, err) == (0, f"warning: {path}:6: groups.old.upstreams: no route leads to the group old\n")
+    assert out.partition("the config is valid\n")[2].splitlines() == [
+        f"  file       {path}",
+        "  listens    127.0.0.1:80 (HTTP)",
+        "  admin      off",
+        "  groups     3: default, api, old",
+        "  upstreams  3, 1 group by file",
+        "  routes     1: api.example/",
+    ]
+    assert run("--check")[1].splitlines()[:2] == ["the config is valid", "  file       none"]
+
+
+def test_version_is_printed_and_nothing_else() -> None:
+    code, out, err = run("--version", "--listen", "nonsense")
+    assert (code, err) == (0, "")
+    assert re.fullmatch(r"kalab \S.*\n", out)
 
 
 def test_show_config_prints_values_and_origins(tmp_path: Path) -> None:
@@ -550,7 +587,7 @@ def test_help_names_every_key() -> None:
     assert out.index("examples:") > 0
 
 
-def test_the_access_log_on_standard_output_follows_the_first_line(start: Start, upstream: Listener) -> None:
+def test_standard_output_has_the_access_log_and_nothing_else(start: Start, upstream: Listener) -> None:
     proxy = start("--log.access", "-")
     with proxy.connect() as client:
         client.sendall(GET)
@@ -599,3 +636,86 @@ async def test_a_change_that_comes_when_it_stops_makes_it_listen_no_more() -> No
     assert [sock.fileno() for sock in opened] == [-1]
     assert server.why_not_ready() == "draining"
     await server.drain()
+
+
+# ---- what is found when the config has been read, and where it is said
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ('[tls]\ncertificates = ["gone.pem"]', "2: tls.certificates: gone.pem: {gone}; looked for {here}/gone.pem"),
+        ('[tls]\ncertificates = ["a.pem"]', "2: tls.certificates: a.pem: no certificate in it; "),
+        (
+            '[upstream_tls]\nenabled = true\n\nca_file = "/nowhere/ca.pem"',
+            "4: upstream_tls.ca_file: /nowhere/ca.pem: {gone}",
+        ),
+        (
+            '[groups.api]\nupstreams = ["a:1"]\n[groups.api.upstream_tls]\nenabled = true\ncertificate = "gone.pem"',
+            "5: groups.api.upstream_tls.certificate: gone.pem: {gone}; looked for {here}/gone.pem",
+        ),
+        (
+            '[upstream_tls]\nca_file = "gone.pem"\n[groups.api]\nupstreams = ["a:1"]\nupstream_tls = {enabled = true}',
+            "2: upstream_tls.ca_file: gone.pem: {gone}; looked for {here}/gone.pem",
+        ),
+        ('[admin]\ntoken_file = "gone"', "2: admin.token_file: gone: {gone}; looked for {here}/gone"),
+        ('[admin]\ntoken_file = "a.pem"', "2: admin.token_file: a.pem: expected one line of visible ASCII"),
+        ('[log]\naccess = "no/access.log"', "2: log.access: no/access.log: {gone}; looked for {here}/no/access.log"),
+        ('[log]\naccess = "/"', "2: log.access: /: Is a directory"),
+        ('[log]\naccess = "off"\nevents = "/nowhere/e.jsonl"', "3: log.events: /nowhere/e.jsonl: {gone}"),
+    ],
+)
+@pytest.mark.parametrize("check", [["--check"], [], ["--workers", "2"]], ids=["check", "start", "workers"])
+def test_a_file_that_cannot_be_used_is_told_with_the_place_that_names_it(
+    tmp_path: Path, text: str, says: str, check: list[str]
+) -> None:
+    (tmp_path / "a.pem").write_text("not a certificate\n")
+    (tmp_path / "proxy.toml").write_text(text)
+    env = {"PYTHONPATH": str(ROOT), "KALAB_LISTEN": "127.0.0.1:0", "KALAB_ADMIN_LISTEN": "127.0.0.1:0"}
+    code, out, err = run("--config", "proxy.toml", *check, cwd=tmp_path, env=env)
+    assert (code, out) == (3, "")
+    assert err.startswith("error: proxy.toml:" + says.format(gone="No such file or directory", here=tmp_path)), err
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("flags", "env", "says"),
+    [
+        (["--tls.certificates", "/nowhere.pem"], {}, "--tls.certificates: /nowhere.pem: "),
+        ([], {"KALAB_TLS_CERTIFICATES": "/nowhere.pem"}, "KALAB_TLS_CERTIFICATES: tls.certificates: /nowhere.pem: "),
+        (["--admin.token_file", "/nowhere"], {"KALAB_ADMIN_LISTEN": "127.0.0.1:0"}, "--admin.token_file: /nowhere: "),
+        ([], {"KALAB_LOG_ACCESS": "/nowhere/a.log"}, "KALAB_LOG_ACCESS: log.access: /nowhere/a.log: "),
+        (
+            ["--discovery.kind", "kubernetes", "--discovery.service", "A B", "--listen", "127.0.0.1:0"],
+            {},
+            "--discovery.service: ",
+        ),
+    ],
+)
+def test_so_is_one_that_an_option_or_a_variable_names(flags: list[str], env: dict[str, str], says: str) -> None:
+    code, out, err = run(*flags, env=env)
+    assert (code, out) == (3, "")
+    assert err.startswith(f"error: {says}")
+    assert err.count("\n") == 1
+
+
+def test_what_nobody_asks_is_told_at_the_start_and_is_no_error(tmp_path: Path) -> None:
+    path = tmp_path / "proxy.toml"
+    path.write_text('[groups.old]\nupstreams = ["a:1"]\n')
+    command = [sys.executable, "-m", "proxy", "--config", str(path), "--listen", "127.0.0.1:0", "--admin.listen", "off"]
+    with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as proxy:
+        assert proxy.stderr is not None
+        first = proxy.stderr.readline()
+        assert proxy.stderr.readline().startswith("listening on ")
+        proxy.terminate()
+        proxy.communicate(timeout=PATIENCE_S)
+    assert first == f"warning: {path}:2: groups.old.upstreams: no route leads to the group old\n"
+    assert proxy.returncode == 0
+
+
+def test_it_serves_and_drains_though_nobody_reads_what_it_says(start: Start) -> None:
+    proxy = start()
+    assert proxy.process.stderr is not None
+    proxy.process.stderr.close()
+    proxy.process.send_signal(signal.SIGTERM)
+    assert proxy.process.wait(PATIENCE_S) == 0

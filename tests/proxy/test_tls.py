@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import json
 import os
 import re
 import signal
@@ -21,7 +22,7 @@ from typing import Any
 import pytest
 import trustme
 import uvloop
-from live import GET, PATIENCE_S, LiveProxy, ask, proxy, upstream
+from live import GET, PATIENCE_S, LiveProxy, ask, metrics, proxy, upstream
 
 from proxy.config import Seconds, TlsConfig, UpstreamTls
 from proxy.listener import TlsListener
@@ -211,6 +212,7 @@ async def test_requests_by_tls_and_what_the_upstream_is_told(papers: Papers, sho
         assert answer.startswith(b"HTTP/1.1 200 OK\r\n")
         assert answer.endswith(b"ok")
         assert b"X-Forwarded-Proto: https\r\n" in heads[0]
+        assert running.first_line == f"listening on 127.0.0.1:{running.port} (HTTPS), admin off"
     server.close()
 
 
@@ -268,10 +270,6 @@ async def test_the_oldest_version(papers: Papers, shop: str, version: ssl.TLSVer
 # ---- those that do not get in
 
 
-def says_http(client: socket.socket) -> None:
-    client.sendall(GET)
-
-
 def says_nothing(_client: socket.socket) -> None:
     pass
 
@@ -280,7 +278,15 @@ def leaves(client: socket.socket) -> None:
     client.shutdown(socket.SHUT_WR)
 
 
-@pytest.mark.parametrize("does", [says_http, says_nothing, leaves])
+def begins(client: socket.socket) -> None:
+    client.sendall(b"\x16\x03\x01")
+
+
+def begins_with_nonsense(client: socket.socket) -> None:
+    client.sendall(b"\x00" * 40)
+
+
+@pytest.mark.parametrize("does", [says_nothing, leaves, begins, begins_with_nonsense])
 async def test_who_makes_no_handshake_is_closed_in_time_and_nothing_is_printed(
     shop: str, does: Callable[[socket.socket], None]
 ) -> None:
@@ -293,7 +299,7 @@ async def test_who_makes_no_handshake_is_closed_in_time_and_nothing_is_printed(
                 return connection.recv(1)
 
         assert await asyncio.get_running_loop().run_in_executor(None, client) == b""
-    assert running.said == []
+    assert [line.partition(":")[0] for line in running.said] == ["draining", "drained"]
 
 
 async def test_a_handshake_counts_against_the_limits(papers: Papers, shop: str) -> None:
@@ -339,6 +345,10 @@ async def test_without_descriptors_clients_wait_and_are_not_dropped(papers: Pape
         def turned_away(self, _connection: object, why: str) -> None:
             self.why.set_result(why)
 
+        def mistaken(self, _connection: object) -> Any:
+            self.why.set_result("tls_plain_http")
+            return asyncio.Protocol()
+
     door = Door()
     with Full(socket.AF_INET, socket.SOCK_STREAM) as listening:
         listening.bind(("127.0.0.1", 0))
@@ -352,6 +362,36 @@ async def test_without_descriptors_clients_wait_and_are_not_dropped(papers: Pape
                 assert await door.why == "tls_plain_http"
         assert listening.fails == 0
         listener.close()
+
+
+@pytest.mark.parametrize("piece", [1, 1000])
+async def test_plain_http_is_told_that_tls_is_spoken_here(shop: str, tmp_path: Path, piece: int) -> None:
+    log = tmp_path / "access.log"
+    flags = ("--tls.certificates", shop, "--log.access", str(log), "--admin.listen", "127.0.0.1:0")
+    asked = []
+
+    def body() -> bytes:
+        asked.append("it was passed on")
+        return b"ok"
+
+    async with upstream(body) as there, proxy("--upstreams", there, *flags) as running:
+        reader, writer = await asyncio.open_connection(running.host, running.port)
+        for at in range(0, len(GET), piece):
+            writer.write(GET[at : at + piece])
+            await writer.drain()
+        async with asyncio.timeout(PATIENCE_S):
+            page = await reader.read()
+        assert page.startswith(b"HTTP/1.1 400 Bad Request\r\n")
+        assert page.endswith(b": plain HTTP was sent to a port for HTTPS\n")
+        writer.close()
+        counted = await metrics(running)
+        assert 'downstream_refused_total{reason="tls_plain_http"} 1\n' in counted
+        assert "downstream_accepted_total 1\n" in counted
+    assert asked == []
+    (line,) = (json.loads(each) for each in log.read_text().splitlines())
+    assert (line["status"], line["cause"]) == (400, "bad_request")
+    assert line["reason"] == "plain HTTP was sent to a port for HTTPS"
+    assert line["target"] in ("/", None)  # as far as it had come
 
 
 # ---- how a connection ends
@@ -394,7 +434,7 @@ async def test_whichever_way_a_client_leaves_its_descriptor_is_given_back(
         async with asyncio.timeout(PATIENCE_S):
             while len(list(descriptors.iterdir())) > at_first:
                 await asyncio.sleep(0.01)
-    assert running.said == []
+    assert [line.partition(":")[0] for line in running.said] == ["draining", "drained"]
 
 
 async def test_a_refusal_is_read_though_the_client_still_sends(papers: Papers, shop: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import re
 import signal
@@ -12,18 +13,24 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from live import GET, PATIENCE_S, Crowd, ask, proxy, upstream
+from live import GET, PATIENCE_S, Crowd, LiveProxy, ask, proxy, upstream
 
 from proxy.config import ListenerConfig
 from proxy.sockets import listen
 
 
-async def metrics(port: int) -> dict[str, float]:
+async def page(port: int, path: str) -> str:
+    """One of the admin address."""
     async with asyncio.timeout(PATIENCE_S):
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        writer.write(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+        writer.write(f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode())
         text = (await reader.read()).decode()
         writer.close()
+    return text.partition("\r\n\r\n")[2]
+
+
+async def metrics(port: int) -> dict[str, float]:
+    text = await page(port, "/metrics")
     return {name: float(value) for name, value in re.findall(r"^(kalab\S+) (\S+)$", text, re.MULTILINE)}
 
 
@@ -82,6 +89,66 @@ async def test_one_that_is_told_to_stop_drains_and_is_replaced() -> None:
         assert crowd.losses == []
 
 
+async def test_who_is_told_to_stop_is_let_go_of_while_another_serves() -> None:
+    """Both are told, and somebody listens all the time."""
+    flags = ["--workers", "2", "--admin.listen", "127.0.0.1:0"]
+    async with upstream() as there, proxy("--upstreams", there, *flags) as running:
+        held = [await half_a_request(running) for _ in range(64)]  # so that each worker has some
+        told = running.workers()
+        for worker in told:
+            os.kill(worker, signal.SIGTERM)
+        async with asyncio.timeout(PATIENCE_S):
+            while not await draining_workers(running.admin_port):
+                await asyncio.sleep(0.05)
+        assert await page(running.admin_port, "/readyz") == "ready\n"
+        assert (await ask(running.host, running.port)).endswith(b"ok")
+        assert await draining_workers(running.admin_port) == 1
+        for reader, writer in held:
+            writer.write(GET[5:])
+            assert (await reader.readuntil(b"ok")).endswith(b"ok")
+            writer.close()
+        await running.says("ended with exit code 0; another takes its place", times=2)
+        assert set(running.workers()).isdisjoint(told)
+
+
+async def draining_workers(port: int) -> float:
+    """In how many workers the upstream drains."""
+    found = await metrics(port)
+    return sum(found[name] for name in found if "upstream_workers{" in name and 'state="draining"' in name)
+
+
+async def test_who_is_told_twice_to_stop_does_not_hurry() -> None:
+    """A service manager that signals everybody is followed by the master."""
+    async with upstream() as there, proxy("--upstreams", there, "--workers", "2") as running:
+        held = [await half_a_request(running) for _ in range(8)]
+        for pid in (*running.workers(), running.process.pid):
+            os.kill(pid, signal.SIGTERM)
+        await running.says("draining: 8 connections")
+        await until_refused(running.port)
+        for reader, writer in held:
+            assert (await finished(reader, writer)).endswith(b"ok")
+        assert await running.ended() == 0
+        assert running.said[-1] == "drained: nobody was cut off"
+
+
+async def half_a_request(running: LiveProxy) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """One that a drain waits for: the proxy has read the first byte of it."""
+    reader, writer = await asyncio.open_connection(running.host, running.port)
+    writer.write(GET)
+    await reader.readuntil(b"ok")
+    writer.write(GET[:5])
+    await asyncio.sleep(0)
+    return reader, writer
+
+
+async def finished(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bytes:
+    async with asyncio.timeout(PATIENCE_S):
+        writer.write(GET[5:])
+        answer = await reader.read()
+        writer.close()
+        return answer
+
+
 @pytest.mark.parametrize("workers", ["1", "2"])
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 async def test_the_end_under_load_loses_nothing(workers: str, number: signal.Signals) -> None:
@@ -93,7 +160,7 @@ async def test_the_end_under_load_loses_nothing(workers: str, number: signal.Sig
         assert await running.ended() == 0
         await crowd.stop()
         assert crowd.losses == []
-        assert running.said == []
+        assert [line.partition(":")[0] for line in running.said] == ["draining", "drained"]
         await until_gone(children)
 
 
@@ -143,11 +210,27 @@ async def test_a_worker_that_cannot_start_is_one_line_and_exit_3(tmp_path: Path)
             pass
 
 
+@pytest.mark.parametrize("flags", [["1"], ["2"], ["2", "--listener.reuse_port", "true"]])
+async def test_operators_see_what_the_kernel_made_of_the_listening_socket(flags: list[str]) -> None:
+    somaxconn = int(Path("/proc/sys/net/core/somaxconn").read_text())
+    flags = ["--workers", *flags, "--admin.listen", "127.0.0.1:0", "--listener.backlog", str(somaxconn + 1)]
+    async with proxy(*flags) as running:
+        reader, writer = await asyncio.open_connection("127.0.0.1", running.admin_port)
+        writer.write(b"GET /config HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+        page = json.loads((await reader.read()).partition(b"\r\n\r\n")[2])
+        writer.close()
+        rows = {row["key"]: (row["asked"], row["got"]) for row in page["sockets"]}
+        shared = "true" if "--listener.reuse_port" in flags else "false"
+        assert rows["listener.backlog"] == (str(somaxconn + 1), str(somaxconn))
+        assert rows["listener.reuse_port"] == (shared, shared)
+        assert rows["downstream_socket.nodelay"] == ("true", "true")
+
+
 async def test_the_master_adds_up_what_its_workers_count() -> None:
     async with upstream() as there:
         flags = ["--workers", "2", "--admin.listen", "127.0.0.1:0"]
         async with proxy("--upstreams", there, *flags) as running:
-            admin = int((await running.says("admin on 127.0.0.1:")).rpartition(":")[2])
+            admin = running.admin_port
             await asyncio.gather(*(ask(running.host, running.port) for _ in range(20)))
             assert (await metrics(admin))["kalab_proxy_downstream_accepted_total"] == 20
             assert (await metrics(admin))["kalab_proxy_workers"] == 2

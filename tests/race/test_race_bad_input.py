@@ -83,8 +83,8 @@ def test_a_port_in_use_is_one_line() -> None:
         code, stderr = proxy("--listen", f"127.0.0.1:{port}", *quiet)
         admin_code, admin_stderr = proxy("--listen", "127.0.0.1:0", "--admin.listen", f"127.0.0.1:{port}")
     assert code == admin_code == USAGE
-    assert re.fullmatch(rf"error: listen: 127\.0\.0\.1:{port}: Address already in use\n", stderr), stderr
-    assert re.fullmatch(rf"error: admin\.listen: 127\.0\.0\.1:{port}: Address already in use; .*\n", admin_stderr), (
+    assert re.fullmatch(rf"error: --listen: 127\.0\.0\.1:{port}: Address already in use\n", stderr), stderr
+    assert re.fullmatch(rf"error: --admin\.listen: 127\.0\.0\.1:{port}: Address already in use; .*\n", admin_stderr), (
         admin_stderr
     )
 

@@ -43,7 +43,7 @@ class Upstream(Protocol):
 
 
 class Process:
-    """One started process that says `listening on HOST:PORT`."""
+    """One started process that says `listening on HOST:PORT`, on standard output or standard error."""
 
     def __init__(self, argv: list[str], folder: Path, name: str, *, wrapper: tuple[str, ...] = ()) -> None:
         self.stderr = folder / f"{name}.txt"
@@ -54,16 +54,14 @@ class Process:
                 cwd=ROOT,
                 env=environment,
                 stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
+                stdout=stderr,
                 stderr=stderr,
             )
         self.pid = self._process.pid
-        assert self._process.stdout is not None
-        line = self._process.stdout.readline().decode()
-        found = re.fullmatch(r"listening on (\S+):(\d+)\n", line)
+        until(lambda: self._process.poll() is not None or self._said_where() is not None, READY_WITHIN_S, name)
+        found = self._said_where()
         if found is None:
-            self._process.wait(READY_WITHIN_S)
-            raise AssertionError(f"{name}: {line!r}, {self.stderr.read_text()}")
+            raise AssertionError(f"{name}: {self.stderr.read_text()}")
         self.address: Address = found[1], int(found[2])
 
     def __repr__(self) -> str:
@@ -72,6 +70,9 @@ class Process:
     @property
     def at(self) -> str:
         return f"{self.address[0]}:{self.address[1]}"
+
+    def _said_where(self) -> re.Match[str] | None:
+        return re.search(r"^listening on (\S+):(\d+)\b.*\n", self.stderr.read_text(), re.MULTILINE)
 
     def signal(self, number: signal.Signals) -> None:
         self._process.send_signal(number)
@@ -87,10 +88,7 @@ class Process:
                 self.wait()
             except subprocess.TimeoutExpired:
                 self._process.kill()
-        code = self._process.wait()
-        if self._process.stdout is not None:
-            self._process.stdout.close()
-        return code
+        return self._process.wait()
 
     def kill(self) -> None:
         self._process.kill()
@@ -116,7 +114,7 @@ class Process:
 
     def counted(self, metric: str, label: str) -> Counter[str]:
         """A counter of a proxy that was started with `admin=True`, by one of its labels; without what is 0."""
-        admin = re.search(r"^admin on (\S+)$", self.stderr.read_text(), re.MULTILINE)
+        admin = re.search(r"^listening on .*, admin on (\S+)$", self.stderr.read_text(), re.MULTILINE)
         assert admin is not None
         with urllib.request.urlopen(f"http://{admin[1]}/metrics", timeout=READY_WITHIN_S) as answer:
             page = answer.read().decode()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 Answer = Callable[[bytes, asyncio.StreamWriter], Awaitable[None]]  # to a head; it may close
 
@@ -25,6 +25,9 @@ class Scripted:
         self._serving.add(task)
         task.add_done_callback(self._serving.discard)
 
+    async def answers(self, head: bytes, _reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await self.answer(head, writer)
+
     async def end(self) -> None:
         for task in self._serving:
             task.cancel()
@@ -35,17 +38,20 @@ class Scripted:
             with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
                 while not writer.is_closing():
                     head = await reader.readuntil(b"\r\n\r\n")
-                    await self.answer(head, writer)
+                    await self.answers(head, reader, writer)
                     await writer.drain()
         finally:
             if not writer.is_closing():
                 writer.transport.abort()
 
 
-@asynccontextmanager
-async def scripted(answer: Answer) -> AsyncIterator[Scripted]:
+def scripted(answer: Answer) -> AbstractAsyncContextManager[Scripted]:
     """One that runs, until the block ends."""
-    upstream = Scripted(answer)
+    return running(Scripted(answer))
+
+
+@asynccontextmanager
+async def running(upstream: Scripted) -> AsyncIterator[Scripted]:
     server = await asyncio.start_server(upstream.connected, "127.0.0.1", 0)
     host, port = server.sockets[0].getsockname()
     upstream.at = f"{host}:{port}"

@@ -9,7 +9,7 @@ from bench.peers.caddy import CADDY
 from bench.peers.envoy import ENVOY
 from bench.peers.go import GO
 from bench.peers.haproxy import HAPROXY
-from bench.peers.kalab import KALAB, KALAB_COMPILED
+from bench.peers.kalab import FEATURES, KALAB, KALAB_COMPILED
 from bench.peers.nginx import PLAIN, WITH_BUFFERS
 from bench.peers.node import NODE
 
@@ -27,3 +27,6 @@ CONTESTANTS = (
     NODE,
     AIOHTTP,
 )
+
+# Ours once more, with something switched on or off: `--features`.
+VARIANTS = (*CONTESTANTS[:2], KALAB, *FEATURES)

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from bench import idle, plot, verdict
-from bench.contestants import CONTESTANTS
+from bench.contestants import CONTESTANTS, VARIANTS
 from bench.load import LoadError, drive
 from bench.machine import where
 from bench.peers.base import Contestant, Place, how_to_get
@@ -34,6 +34,7 @@ from bench.workloads import SMALL, WORKLOADS, Workload, write_files
 MEASURED, INCONCLUSIVE, BAD_USAGE, CANNOT = 0, 2, 3, 4
 IDLE = "idle"
 IDLE_CLIENTS = 10_000
+ALL = {c.name: c for c in (*CONTESTANTS, *VARIANTS)}
 NAMES = [c.name for c in CONTESTANTS]
 LOADS = [load.name for load in WORKLOADS] + [IDLE]
 
@@ -51,11 +52,14 @@ def options(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=verdict.ENOUGH_ROUNDS, help="of each contestant (5)")
     parser.add_argument("--seconds", type=int, default=4, help="of load per round (4)")
     parser.add_argument("--load", nargs="+", choices=LOADS, default=LOADS, metavar="NAME", help=", ".join(LOADS))
-    parser.add_argument("--only", nargs="+", choices=NAMES, default=NAMES, metavar="NAME", help=", ".join(NAMES))
+    parser.add_argument("--only", nargs="+", choices=ALL, default=NAMES, metavar="NAME", help=", ".join(ALL))
     parser.add_argument("--idle-clients", type=int, default=IDLE_CLIENTS, help=f"for the load idle ({IDLE_CLIENTS})")
     parser.add_argument("--out", type=Path, help="folder for rounds, tables and plot (runs/bench/TIME)")
+    parser.add_argument("--features", action="store_true", help="only ours, with features on and off; the load is same")
     parser.add_argument("--short", action="store_true", help="2 rounds of 1 s: a trial run, always inconclusive")
     chosen = parser.parse_args(argv)
+    if chosen.features:
+        chosen.only, chosen.load = [c.name for c in VARIANTS], ["same"]
     if chosen.short:
         chosen.rounds, chosen.seconds, chosen.idle_clients = 2, 1, 200
     if min(chosen.rounds, chosen.seconds, chosen.idle_clients) < 1:
@@ -94,7 +98,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def measure(chosen: argparse.Namespace, weighed: list[idle.Idle]) -> Generator[Round, None, None]:
     """Every contestant in every round, interleaved; who begins changes from round to round. Weighs them last."""
-    ready = [c for c in CONTESTANTS if c.name in chosen.only and not c.missing()]
+    ready = [c for c in ALL.values() if c.name in chosen.only and not c.missing()]
     theirs, ours = split_cores(os.sched_getaffinity(0))
     descriptors()
     with ExitStack() as stack:
@@ -198,7 +202,7 @@ def progress(one: Round) -> str:
 
 def conclude(rounds: Sequence[Round], weighed: list[idle.Idle], chosen: argparse.Namespace) -> tuple[str, list[str]]:
     """The tables, each with its verdict, and all doubts."""
-    shown = [c for c in CONTESTANTS if c.name in chosen.only]
+    shown = [c for c in ALL.values() if c.name in chosen.only]
     titles = {c.name: f"{c.title} ({c.missing()})" if c.missing() else c.title for c in shown}
     parts, doubts = [], []
     for load in WORKLOADS:

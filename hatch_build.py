@@ -28,8 +28,18 @@ COMPILED = (
     *("http1/grammar", "http1/trailers", "http1/framing", "http1/forwarding"),
     *("http1/request_head", "http1/request_reader", "http1/response_head", "http1/response_reader"),
     *("deadline", "failure", "retry", "pool", "balancer", "ejection", "router"),
-    *("sides", "upstream_socket", "upstream_connection", "upstream", "group", "groups", "gateway", "record"),
-    *("exchange", "tunnel", "downstream_socket", "downstream_body", "downstream"),
+    *(
+        "sides",
+        "upstream_socket",
+        "upstream_life",
+        "upstream_connection",
+        "upstream",
+        "group",
+        "groups",
+        "gateway",
+        "record",
+    ),
+    *("outgoing", "exchange", "tunnel", "downstream_socket", "downstream_body", "downstream"),
 )
 
 

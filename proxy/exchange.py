@@ -3,8 +3,6 @@
 Rules of this file:
 
 - An exchange is made for one request and forgotten after it; nothing of it is kept on a connection.
-- Bodies are passed on as they come. Kept is only what has not been sent yet, while the client is paused, and a copy up
-  to `retry.max_body` for a repeat.
 - A repeat goes to a fresh connection, and only before any byte of a response (`retry.py` decides).
 - Once the head of a response is out there is no other: what fails after it closes the client's connection.
 - When the client is gone the exchange lets go of both sides, and whatever still calls it finds it `ended`.
@@ -24,8 +22,8 @@ from proxy.http1.framing import LAST_CHUNK, WORTH_A_VIEW, Payload, chunk, last_c
 from proxy.http1.pages import error_page
 from proxy.http1.request_head import Request
 from proxy.http1.response_head import ResponseHead
+from proxy.outgoing import Outgoing
 from proxy.pool import CloseReason
-from proxy.record import Record
 from proxy.retry import DIED, OVER_BUDGET, Attempt
 from proxy.sides import ClientSide, Evidence, UpstreamSide
 from proxy.tunnel import Tunnel
@@ -37,20 +35,18 @@ _NOTHING_SENT = Evidence(sent_bytes=0, written_bytes=0, unacked_bytes=None)
 _CLOSED_FOR = {Failure.DRAINING: CloseReason.DRAINED, Failure.TOTAL_TIMEOUT: CloseReason.FAILED}
 
 
-class Exchange(Record):
+class Exchange(Outgoing):
     """One request on its way to an upstream, and its response on the way back."""
 
     # What most exchanges never read. What they do is set below: an attribute of a class is slower to find.
     ended = False
     _avoided: Upstream | None = None  # by the next attempt, if there is another upstream
-    _replayable = True
     _head_only = False
     _chunked_response = False
     _keep_alive = False
     _slow = False  # the response began later than its group bears
     _until_close = False  # for the client, only the close ends this response
     _tunnel: Tunnel | None = None
-    trailers = b""  # of the request's body, to send on; set before its last piece
 
     def __init__(self, gateway: Gateway, group: Group, client: ClientSide, request: Request, now: float) -> None:
         self.gateway = gateway
@@ -62,7 +58,7 @@ class Exchange(Record):
         self.started = now
         self._upstream: Upstream | None = None
         self._connection: UpstreamSide | None = None
-        self._unsent: bytes | bytearray = b""  # the body so far, framed; all of it from its first byte if `_replayable`
+        self._unsent: bytes | bytearray = b""
         self._client_paused = False
         self._response_paused = False
         self.number = gateway.exchanges = gateway.exchanges + 1
@@ -102,25 +98,6 @@ class Exchange(Record):
         upstream.promise(self, now, fresh)
         if not (self.request_complete or self._connection is not None or self.ended):
             self._pause_client()  # until a connection has come
-
-    def attempt_with_body(self, payload: Payload, complete: bool) -> None:
-        """The same, with what there is of the body; `complete`: that is all of it."""
-        self.request_complete = complete
-        self._hold(self._framed(payload, complete))
-        self.attempt(self.started)
-
-    def request_body(self, payload: Payload, complete: bool) -> None:
-        """More of the request's body."""
-        if self.ended:
-            return
-        self.request_complete = complete
-        data = self._framed(payload, complete)
-        if self._connection is None:
-            self._hold(data)
-            return
-        if self._replayable:
-            self._hold(data)
-        self._connection.send_more(data, complete)
 
     def cut_off(self, cause: Failure) -> None:
         """The client has left, or has been left. Its response is not read on, so the connection is used no more."""
@@ -250,13 +227,6 @@ class Exchange(Record):
         connection, self._connection = self._connection, None
         self._retry_or_give_up(failure, evidence, connection)
 
-    def pause_request(self) -> None:
-        if not self.request_complete:
-            self._pause_client()
-
-    def resume_request(self) -> None:
-        self._resume_client()
-
     # ---- the request
 
     def _pick(self) -> Upstream | None:
@@ -264,36 +234,6 @@ class Exchange(Record):
         group = self.group
         key = group.key_of(self.client.ip.encode(), self.request.block) if group.wants_key else b""
         return group.pick(key, self._avoided)
-
-    def _framed(self, payload: Payload, complete: bool) -> bytes:
-        """A piece of the request's body as it goes to the upstream."""
-        self.bytes_in += len(payload)
-        if not self.request.fields.chunked:
-            return bytes(payload)
-        return b"".join(chunk(payload)) + (last_chunk(self.trailers) if complete else b"")
-
-    def _hold(self, data: bytes) -> None:
-        """Keeps a piece of the body, to be sent or for a repeat. Past the limit it is not kept for a repeat."""
-        if not self._unsent:
-            self._unsent = data
-        elif isinstance(self._unsent, bytes):
-            self._unsent = bytearray(self._unsent + data)
-        else:
-            self._unsent += data
-        if self._replayable and len(self._unsent) > self.group.config.retry.max_body:
-            self._replayable = False
-            if self._connection is not None:
-                self._unsent = b""
-
-    def _pause_client(self) -> None:
-        if not self._client_paused:
-            self._client_paused = True
-            self.client.pause_reading()
-
-    def _resume_client(self) -> None:
-        if self._client_paused:
-            self._client_paused = False
-            self.client.resume_reading()
 
     # ---- the response
 

@@ -18,7 +18,8 @@ from proxy.observe.metrics import (
     WorkerSnapshot,
 )
 from proxy.server import Server
-from proxy.upstream_connection import State, UpstreamConnection
+from proxy.upstream_connection import UpstreamConnection
+from proxy.upstream_life import State
 
 
 def worker_snapshot(server: Server, with_pool: bool) -> WorkerSnapshot:

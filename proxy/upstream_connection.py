@@ -2,7 +2,6 @@
 
 Rules of this file:
 
-- One setter changes the state. It checks the step and emits the event, so the log is complete by construction.
 - While a connection is idle, anything that happens on it closes it.
 - If response bytes and a close arrive together, the response wins.
 - Bytes that cannot be an answer to the request at hand are never taken for one (`upstream_socket.py`).
@@ -21,7 +20,6 @@ import asyncio
 import socket
 import ssl
 from collections.abc import Callable
-from enum import IntEnum
 from math import inf
 from time import monotonic
 from typing import Any, Final, Protocol
@@ -36,35 +34,10 @@ from proxy.http1.response_reader import ResponseReader
 from proxy.pool import CloseReason, ConnectionPool
 from proxy.sides import Emit, ResponseSink
 from proxy.sockets import QUICKACK
-from proxy.upstream_socket import ORDINARY, UpstreamSocket
+from proxy.upstream_life import ACTIVE, CLOSED, CONNECTING, IDLE, SWITCHED, UpstreamLife
+from proxy.upstream_socket import ORDINARY
 
 LATE_ROUND_TRIP: Final = 4  # times the fastest connect: what a busy path or host makes of a round trip
-
-
-class State(IntEnum):
-    CONNECTING = 0
-    IDLE = 1
-    ACTIVE = 2
-    CLOSED = 3
-    SWITCHED = 4  # it carries another protocol
-
-
-# Plain numbers are cheaper than members, eight times a request; as constants they cost a compiled proxy nothing.
-CONNECTING: Final = 0
-IDLE: Final = 1
-ACTIVE: Final = 2
-CLOSED: Final = 3
-SWITCHED: Final = 4
-assert list(State) == [CONNECTING, IDLE, ACTIVE, CLOSED, SWITCHED]
-
-# The steps there are: from each state, to CONNECTING, IDLE, ACTIVE, CLOSED, SWITCHED.
-_STEPS: Final[tuple[tuple[bool, ...], ...]] = (
-    (False, True, False, True, False),
-    (False, False, True, True, False),
-    (False, True, False, True, True),
-    (False, False, False, False, False),
-    (False, False, False, True, False),
-)
 
 
 class Owner(Protocol):
@@ -98,89 +71,33 @@ class Owner(Protocol):
         """It is gone."""
 
 
-class UpstreamConnection(UpstreamSocket):
+class UpstreamConnection(UpstreamLife):
     """One TCP connection, used by one exchange at a time."""
 
     __slots__ = (
         "_complete",
-        "_emit",
         "_owner",
         "_paused",
         "_reader",
         "_sink",
         "_soonest",
-        "_state",
-        "close_reason",
         "deadline",
-        "idle_age",
-        "idle_limit",
-        "idle_since",
-        "name",
-        "opened_at",
         "received",
-        "requests",
         "sent_at",
     )
 
     def __init__(self, owner: Owner) -> None:
-        super().__init__(tls=owner.tls is not None)
+        super().__init__(owner.emit, tls=owner.tls is not None)
         self._owner = owner
-        self._emit = owner.emit
-        self._state = CONNECTING
-        self.close_reason: CloseReason = CloseReason.FAILED
         self._paused = False  # reading, because the client is slow
         self._soonest = 0.0  # after a request, in seconds, no answer to anything else arrives: see `unsolicited`
         self.deadline = Deadline(owner.loop, self._expired)
-        self.name = ""
-        # For the pool.
-        self.opened_at = monotonic()
-        self.idle_since = self.opened_at
-        self.idle_limit = inf
-        self.idle_age = 0.0  # seconds, when it was taken for the exchange at hand
-        self.requests = 0
         # Of the exchange at hand.
         self._sink: ResponseSink | None = None
         self._reader = ResponseReader(owner.head_limits, trailers=owner.trailers)
         self._complete = False  # the whole request has been given to the transport
         self.sent_at = 0.0  # its request, or the last of it; monotonic seconds
         self.received = False  # a byte of a response
-
-    def __repr__(self) -> str:
-        return f"<UpstreamConnection {self.state.name} {self.name or '-'}, {self.requests} requests>"
-
-    # ---- state
-
-    @property
-    def state(self) -> State:
-        return State(self._state)
-
-    def _enter(self, state: int) -> None:
-        before = self._state
-        if not _STEPS[before][state]:
-            raise RuntimeError(f"{self!r} cannot become {State(state).name}")
-        self._state = state
-        if self._emit is not None:
-            self._tell(before, state)
-
-    def _tell(self, before: int, state: int) -> None:
-        """Emits a step. Of a connection that never was the attempt tells."""
-        assert self._emit is not None
-        reused = self.requests > 0
-        if state == ACTIVE:
-            idle_ms = self.idle_ms() if reused else 0.0
-            self._emit(events.UPSTREAM_ACQUIRED, self.name, 0, reused, idle_ms, self.requests)
-        elif state == IDLE and before == CONNECTING:
-            self._emit(events.UPSTREAM_OPENED, self.name, 0, round((monotonic() - self.opened_at) * 1e3, 3))
-        elif state == IDLE:
-            self._emit(events.UPSTREAM_IDLE, self.name, 0, self.requests)
-        elif state == CLOSED and before != CONNECTING:
-            idle_ms = self.idle_ms() if before == IDLE else 0.0
-            self._emit(events.UPSTREAM_CLOSED, self.name, 0, self.close_reason, idle_ms, self.requests)
-
-    @property
-    def reused(self) -> bool:
-        """Whether it had carried an exchange before the one at hand."""
-        return self.requests > 1
 
     def close(self, reason: CloseReason) -> None:
         """Closes it at once, wherever it stands. Idempotent."""
@@ -193,9 +110,6 @@ class UpstreamConnection(UpstreamSocket):
         if self._transport is not None:
             self._transport.abort()
         self._owner.closed(self)
-
-    def idle_ms(self) -> float:
-        return round((monotonic() - self.idle_since) * 1e3, 3)
 
     # ---- called by asyncio
 

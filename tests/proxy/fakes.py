@@ -273,7 +273,7 @@ class FakeProxy:
         self.kernel = kernel = FakeKernel()
         self.events: list[Event] = []
         self.config = override(ProxyConfig(), {"upstreams": ["10.0.0.3:9000"], **_dotted(changes)})
-        for module in ("upstream", "upstream_connection", "group", "exchange", "record", "downstream"):
+        for module in ("upstream", "upstream_life", "upstream_connection", "group", "exchange", "record", "downstream"):
             monkeypatch.setattr(f"proxy.{module}.monotonic", self.loop.time)
         monkeypatch.setattr("proxy.upstream_socket.unacked_bytes", lambda _fd: kernel.unacked)
         monkeypatch.setattr("proxy.downstream_socket.unacked_bytes", lambda _fd: kernel.undelivered)

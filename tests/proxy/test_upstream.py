@@ -12,7 +12,7 @@ from conftest import MakeProxy
 from fakes import GET, OK, OK_CLOSE, PASSED_OK, POST, FakeProxy, Peer, body_of, fields_of, splits, status_of
 
 from proxy.config import override
-from proxy.upstream_connection import State
+from proxy.upstream_life import State
 
 RESPONSES = [
     (b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello", b"hello", True),

@@ -238,13 +238,17 @@ class EventLog:
         return encode_line({**line, "emitted": self.emitted, "dropped": self.dropped})
 
 
-def encode_line(line: dict[str, Any]) -> bytes:
+def encode_line(line: dict[str, Any] | msgspec.Struct) -> bytes:
     """One JSON object in ASCII: what a client sent can neither end the line nor steer the terminal that shows it."""
     try:
         encoded = _encode(line)
     except UnicodeEncodeError:  # bytes that were no UTF-8, as lone surrogates
-        return json.dumps(line).encode()
-    return encoded if encoded.isascii() else json.dumps(line).encode()
+        return _escaped(line)
+    return encoded if encoded.isascii() else _escaped(line)
+
+
+def _escaped(line: dict[str, Any] | msgspec.Struct) -> bytes:
+    return json.dumps(msgspec.to_builtins(line)).encode()
 
 
 def connection_name(client: tuple[Any, ...], server: tuple[Any, ...]) -> str:

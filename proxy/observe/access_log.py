@@ -22,6 +22,8 @@ from io import FileIO
 from time import gmtime, strftime, time
 from typing import Any, Final, NamedTuple
 
+import msgspec
+
 from proxy.config.bounds import LogFormat
 from proxy.events import EXCHANGE_FINISHED, LineWriter, encode_line
 from proxy.http1.grammar import finder
@@ -30,11 +32,32 @@ STANDARD_OUTPUT: Final = 1
 LONGEST_LINE: Final = 2048  # bytes
 LIMIT: Final = 50_000  # lines that may wait to be written
 
-# The order of a JSON line: what is read first comes first.
-FIELDS: Final[tuple[str, ...]] = (
-    *("ts", "req_id", "method", "target", "status", "cause", "reason", "duration_ms", "attempts", "retry_reason"),
-    *("client", "client_conn", "group", "upstream", "up_conn", "up_reuse_n", "up_idle_ms", "bytes_in", "bytes_out"),
-)
+
+class Line(msgspec.Struct, gc=False):
+    """A line as JSON. Its order is that of these: what is read first comes first."""
+
+    ts: str
+    req_id: str
+    method: str | None
+    target: str | None
+    status: int
+    cause: str
+    reason: str
+    duration_ms: float
+    attempts: int
+    retry_reason: str
+    client: str
+    client_conn: str
+    group: str
+    upstream: str
+    up_conn: str
+    up_reuse_n: int
+    up_idle_ms: float
+    bytes_in: int
+    bytes_out: int
+    traceparent: str | msgspec.UnsetType = msgspec.UNSET
+
+
 # How long the texts may be that others choose, in bytes as they are written.
 LONGEST: Final = {
     "req_id": 200,
@@ -50,10 +73,6 @@ _referer, _user_agent, _traceparent = finder(b"referer"), finder(b"user-agent"),
 # Ids that are not all zeros; what a later version may append is left out (W3C Trace Context §3.2).
 _IDS = rb"-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}"
 _TRACEPARENT = re.compile(rb"00%b$|(?!00|ff)[0-9a-f]{2}%b(?=$|-)" % (_IDS, _IDS))
-
-_GIVEN = ("ts", "client_conn", "reason", *EXCHANGE_FINISHED.fields)
-_PLACES: Final = [(name, _GIVEN.index(name)) for name in FIELDS if name in _GIVEN]
-_CAPPED: Final = [(name, limit) for name, limit in LONGEST.items() if name in FIELDS and name in _GIVEN]
 
 
 class Finished(NamedTuple):
@@ -173,16 +192,32 @@ class LogFile(FileIO):
 def json_line(finished: Finished) -> bytes:
     """As JSON, with all there is."""
     second = int(finished.at)
-    when = f"{_second(second)}.{int((finished.at - second) * 1000):03}+00:00"
-    values: tuple[Any, ...] = (when, finished.client_conn, finished.reason, *finished.detail)
-    line = {name: values[place] for name, place in _PLACES}
-    line["target"] = line["target"].partition("?")[0]
-    for name, limit in _CAPPED:
-        line[name] = _capped(line[name], limit)
+    detail: Any = finished.detail
+    req_id, client, method, target, status, cause, attempts, retry_reason, group, upstream, up_conn, *numbers = detail
+    up_reuse_n, up_idle_ms, bytes_in, bytes_out, duration_ms = numbers
+    line = Line(
+        f"{_second(second)}.{int((finished.at - second) * 1000):03}+00:00",
+        _capped(req_id, LONGEST["req_id"]),
+        _capped(method, LONGEST["method"]) or None,  # none: there was no request line, or none that could be read
+        _capped(target.partition("?")[0], LONGEST["target"]) if method else None,
+        status,
+        cause,
+        finished.reason,
+        duration_ms,
+        attempts,
+        retry_reason,
+        client,
+        finished.client_conn,
+        _capped(group, LONGEST["group"]),
+        _capped(upstream, LONGEST["upstream"]),
+        up_conn,
+        up_reuse_n,
+        up_idle_ms,
+        bytes_in,
+        bytes_out,
+    )
     if finished.fields and (match := _TRACEPARENT.match(_value(_traceparent, finished.fields))) is not None:
-        line["traceparent"] = match[0].decode()
-    if not line["method"]:  # there was no request line, or none that could be read
-        line["method"] = line["target"] = None
+        line.traceparent = match[0].decode()
     return encode_line(line)
 
 

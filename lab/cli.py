@@ -190,7 +190,8 @@ def doctor(
 )
 def proxy_command(context: typer.Context) -> None:
     """Runs the reverse proxy: the same as `python -m proxy`, whose flags it takes."""
-    os.execv(sys.executable, [sys.executable, "-m", "proxy", *context.args])
+    # -P: the one that is installed, not what the folder calls so that one stands in
+    os.execv(sys.executable, [sys.executable, "-P", "-m", "proxy", *context.args])
 
 
 def main() -> None:

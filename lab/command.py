@@ -15,8 +15,10 @@ def main() -> None:
     except ModuleNotFoundError as missing:
         if missing.name is None or missing.name.split(".")[0] in ("lab", "proxy", "scenarios", "upstreams"):
             raise
-        if sys.argv[1:2] == ["proxy"]:
-            os.execv(sys.executable, [sys.executable, "-m", "proxy", *sys.argv[2:]])
+        if sys.argv[1:2] == ["--version"]:
+            sys.argv[1:2] = ["proxy", "--version"]
+        if sys.argv[1:2] == ["proxy"]:  # -P: the one that is installed, not what the folder calls so that one stands in
+            os.execv(sys.executable, [sys.executable, "-P", "-m", "proxy", *sys.argv[2:]])
         print(
             f"error: this needs the lab, and {missing.name} is not installed: pip install 'kalab[lab]', or in the "
             "source pip install '.[lab]'; the proxy alone is `kalab proxy`",

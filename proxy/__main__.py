@@ -21,6 +21,7 @@ from proxy.config.known_keys import GROUPS, ROUTES, nearest
 from proxy.control import Control, Local
 from proxy.discovery import SourceError
 from proxy.groups import say
+from proxy.observe.metrics import build_info
 from proxy.preflight import check, of_keys, of_sockets, scheme, summary
 from proxy.server import Server, settle
 from proxy.tls import TlsError
@@ -74,6 +75,9 @@ def main(argv: list[str]) -> int:
         else:
             check(loaded)
             uvloop.run(serve(loaded, load_again))
+        sys.stdout.flush()
+    except BrokenPipeError:  # whoever reads what is printed has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nothing is left to fail at exit
     except (ConfigError, TlsError, SourceError, Unavailable, OSError) as problem:
         print(f"error: {told(problem, loaded) if loaded else problem}", file=sys.stderr)
         return EXIT_BAD_CONFIG
@@ -99,6 +103,7 @@ async def serve(loaded: Loaded, load_again: Callable[[], Loaded]) -> None:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
+    signal.signal(signal.SIGUSR2, signal.SIG_IGN)  # whoever takes this for another program must not kill it
     on(signal.SIGHUP, reload)
     on(signal.SIGUSR1, reopen_logs)
     try:
@@ -125,6 +130,8 @@ async def reload(control: Control) -> None:
         say(f"not reloaded: {problem}")
     else:
         said = f"reloaded: {len(changes)} change{'' if len(changes) == 1 else 's'}"
+        if control.loaded.config.tls.certificates:
+            said += ", and certificates read anew"
         say(": ".join([said, "; ".join(map(str, changes))]) if changes else said)
         warn(warnings(control.loaded))
 
@@ -215,9 +222,9 @@ def meant_option(wrong: str) -> str:
 
 
 def version() -> str:
-    """Ours; what does the work is told by `/config` and by kalab doctor."""
+    """Ours, and which build; what else does the work is told by `/config` and by kalab doctor."""
     try:
-        return f"kalab {metadata.version('kalab')}"
+        return f"kalab {metadata.version('kalab')}, {build_info()['build']}"
     except metadata.PackageNotFoundError:  # run from a tree that was never installed
         return "kalab, not installed: run from its source"
 

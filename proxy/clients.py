@@ -92,9 +92,12 @@ class Clients:
     def opened(self, connection: DownstreamConnection) -> bool:
         """Counts it. False: one too many."""
         self.connections.add(connection)
-        if self._handshakes.pop(connection, None) is None:
+        ip = self._handshakes.pop(connection, None)
+        if ip is None:
             self._counters.accepted += 1
             self._count(connection.ip, 1)
+        else:
+            connection.ip = ip  # a client that has reset meanwhile has none any more, and is counted by what it had
         if self._prepare is not None:
             self._prepare(connection)
         if len(self.connections) + len(self._handshakes) - len(self._turned_away) > self._most:

@@ -96,7 +96,10 @@ class Control:
     async def patch(self, changes: dict[str, object]) -> list[Change]:
         async with self._one_at_a_time:
             with _Counted(self._reloads):
-                return await self._change(patched(self.loaded, changes, PATCHED), "patch")
+                changed = await self._change(patched(self.loaded, changes, PATCHED), "patch")
+        if changed:
+            say(f"changed by PATCH: {'; '.join(map(str, changed))}")
+        return changed
 
     def ready(self) -> str:
         return self._fleet.why_not_ready()

@@ -54,9 +54,8 @@ class Proof(StrEnum):
     UNKNOWN = "unknown"
 
 
-# What socket(2) and connect(2) report when this side has nothing left to connect with. EADDRNOTAVAIL: all ports of
-# net.ipv4.ip_local_port_range are taken towards that address, or this machine has no address to reach it from.
-_LACKS: Final = frozenset({errno.EADDRNOTAVAIL, errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+# What socket(2) and connect(2) report when this side has nothing left to connect with.
+_LACKS: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
 _STATUS = {
     Failure.CONNECT_REFUSED: 502,
@@ -108,10 +107,8 @@ def phrase_of(failure: Failure) -> str:
     return _PHRASES[failure]
 
 
-def classify(exc: BaseException | None, *, response_started: bool, connecting: bool = False) -> Failure:
-    """The failure behind what `connection_lost`, a write, or (with `connecting`) a connect attempt reported."""
-    if connecting:
-        return _classify_connect(exc)
+def classify(exc: BaseException | None, *, response_started: bool) -> Failure:
+    """The failure behind what `connection_lost` or a write reported."""
     if response_started:
         return Failure.TRUNCATED_RESPONSE
     if exc is None:
@@ -123,17 +120,22 @@ def classify(exc: BaseException | None, *, response_started: bool, connecting: b
     return Failure.RESET_BEFORE_RESPONSE
 
 
-def _classify_connect(exc: BaseException | None) -> Failure:
+def classify_connect(exc: BaseException, *, reached: bool) -> Failure:
+    """The failure behind what a connect reported; `reached`: one to this address has succeeded before."""
     if isinstance(exc, ConnectionRefusedError):
         return Failure.CONNECT_REFUSED
     if isinstance(exc, TimeoutError):
         return Failure.CONNECT_TIMEOUT
-    return Failure.RESOURCES_EXHAUSTED if is_ours(exc) else Failure.CONNECT_FAILED
+    return Failure.RESOURCES_EXHAUSTED if is_ours(exc, reached=reached) else Failure.CONNECT_FAILED
 
 
-def is_ours(exc: BaseException | None) -> bool:
-    """Whether a connect failed for want of something on this side: it says nothing about who was to be reached."""
-    return isinstance(exc, OSError) and exc.errno in _LACKS
+def is_ours(exc: BaseException, *, reached: bool) -> bool:
+    """Whether a connect failed for want of something on this side: it says nothing about who was to be reached.
+
+    EADDRNOTAVAIL says one of two things: all ports of net.ipv4.ip_local_port_range are taken towards that address, or
+    this machine has no address to reach it from, as for IPv6 where that is off. Who has been `reached` can be.
+    """
+    return isinstance(exc, OSError) and (exc.errno in _LACKS or (reached and exc.errno == errno.EADDRNOTAVAIL))
 
 
 def proof_of(failure: Failure, *, request_bytes: int, unacked_bytes: int | None, written_bytes: int) -> Proof:

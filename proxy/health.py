@@ -66,6 +66,7 @@ class HealthChecks:
         self._tls = tls
         self._random = (rng or Random()).random
         self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._reached: set[str] = set()  # who has answered a check
 
     def __repr__(self) -> str:
         return f"<HealthChecks of {len(self._tasks)} upstreams>"
@@ -90,6 +91,7 @@ class HealthChecks:
     def _keep(self, wanted: set[str]) -> None:
         for address in set(self._tasks) - wanted:
             self._tasks.pop(address).cancel()
+            self._reached.discard(address)
 
     async def _check_again_and_again(self, address: str) -> None:
         part = self._random()
@@ -115,9 +117,10 @@ class HealthChecks:
         except ssl.SSLError as problem:
             return f"TLS: {problem.reason or 'failed'}"
         except (OSError, UnicodeError) as problem:  # UnicodeError: a name that no resolver can be asked for
-            if is_ours(problem):
+            if is_ours(problem, reached=address in self._reached):
                 return None
             return getattr(problem, "strerror", None) or type(problem).__name__
+        self._reached.add(address)
         return "" if 200 <= status < 400 else f"status {status}"
 
 

@@ -151,8 +151,8 @@ class TlsListener:
             async with asyncio.timeout(allowed):
                 first = await self._first_byte(accepted)
             if first.isalpha():
-                told = self._door.mistaken(connection)
-                await self._loop.connect_accepted_socket(lambda: told, accepted)
+                connection = self._door.mistaken(connection)
+                await self._loop.connect_accepted_socket(lambda: connection, accepted)
                 return
             await self._loop.connect_accepted_socket(
                 lambda: connection,

@@ -94,7 +94,7 @@ class RetryPolicy:
         if self.name == "never":
             return _NEVER
         if attempt.failure is Failure.RESOURCES_EXHAUSTED:
-            return _NOTHING_LEFT  # a repeat goes to a fresh connection, and would want the same
+            return _NOTHING_LEFT  # a repeat takes a fresh connection, and would want the same
         if attempt.overloaded:
             return _OVERLOADED
         if attempt.number > self.max_retries:

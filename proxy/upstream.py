@@ -26,7 +26,7 @@ from typing import Any, Final, NamedTuple
 from proxy import sockets
 from proxy.config import Limits, PoolLimits, SocketConfig, Timeouts, parse_address
 from proxy.deadline import Deadline
-from proxy.failure import Failure, classify
+from proxy.failure import Failure, classify_connect
 from proxy.http1.grammar import HeadLimits
 from proxy.observe.counters import IDLE_AGES, Histogram, UpstreamCounters
 from proxy.pool import CloseReason, ConnectionPool
@@ -278,7 +278,7 @@ class Upstream:
             await self.loop.create_connection(lambda: connection, self.host, self.port, **options)
         except (OSError, ValueError) as problem:  # ValueError: a name that no resolver or certificate can be asked for
             self._tell(problem)
-            self._connect_failed(connection, classify(problem, response_started=False, connecting=True))
+            self._connect_failed(connection, classify_connect(problem, reached=self.fastest_connect < inf))
 
     def _connect_failed(self, connection: UpstreamConnection, failure: Failure) -> None:
         if connection in self._connecting:

@@ -49,7 +49,8 @@ class Worker:
         calls, its_calls = socket.socketpair()
         self._listeners_go_by, its_listeners = socket.socketpair()
         theirs = [its_calls, its_listeners, *listening]
-        command = [sys.executable, "-m", "proxy", "--worker", ",".join(str(sock.fileno()) for sock in theirs)]
+        same = ["-P"] if sys.flags.safe_path else []  # the very package that this is
+        command = [sys.executable, *same, "-m", "proxy", "--worker", ",".join(str(sock.fileno()) for sock in theirs)]
         try:
             self.process = subprocess.Popen(
                 command,
@@ -102,7 +103,7 @@ class Worker:
             await self.channel.call("stop")
 
     def kill(self) -> None:
-        with contextlib.suppress(ProcessLookupError):
+        with contextlib.suppress(OSError):  # it has gone
             signal.pidfd_send_signal(self._handle, signal.SIGKILL)
 
     def close(self) -> None:

@@ -6,6 +6,7 @@ otherwise, so a plain key has no effect only if it has none in any of them.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from operator import attrgetter
 from typing import Final, NamedTuple
@@ -112,8 +113,9 @@ def _of_upstreams(config: ProxyConfig, group: GroupConfig) -> Iterator[Problem]:
         elif not config.routes:
             yield Problem(keys, 'expected at least one, such as ["127.0.0.1:9000"]')
     parts = [parse_upstream(upstream) for upstream in group.upstreams]
-    if len({(host.lower(), port) for host, port, _ in parts}) < len(parts):
-        yield Problem(keys, "one is listed twice")
+    counted = Counter(f"{host.lower()}:{port}" for host, port, _ in parts)
+    if twice := next((address for address, count in counted.items() if count > 1), ""):
+        yield Problem(keys, f"{twice} is listed twice")
     if any(_reaches(part, config.listen) for part in parts):
         what = "is both listened on and an upstream: requests would go in circles"
         yield Problem(("listen", *keys), f"{config.listen} {what}")

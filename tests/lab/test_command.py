@@ -30,6 +30,7 @@ main()
         ([], 4, "error: this needs the lab, and typer is not installed"),
         (["proxy", "--check"], 0, "the config is valid"),
         (["proxy", "--version"], 0, "kalab "),
+        (["--version"], 0, "kalab "),
         (["proxy", "--chekc"], 3, "error: --chekc: unknown option; did you mean --check?"),
     ],
 )
@@ -39,3 +40,12 @@ def test_without_the_labs_packages_there_is_the_proxy(words: list[str], code: in
     assert done.returncode == code
     assert (done.stdout + done.stderr).startswith(says)
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("lab", [True, False])
+def test_what_the_folder_calls_proxy_is_not_run(tmp_path: Path, lab: bool) -> None:
+    (tmp_path / "proxy.py").write_text("print('the wrong one')")
+    script = "from lab.command import main; main()" if lab else WITHOUT_TYPER
+    command = [sys.executable, "-P", "-c", script, "proxy", "--version"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout.partition(" ")[0], done.stderr) == (0, "kalab", "")

@@ -127,3 +127,9 @@ async def test_a_target_does_not_lead_there(live: Live, line: str, host: str, st
     answer = await exchange(live.at[1], head(target, "Connection: close", host=host.format(admin=admin)))
     assert status_of(answer) == status, answer
     assert b"upstreams" not in answer
+
+
+async def test_what_is_changed_is_told_on_standard_error(live: Live, capsys: pytest.CaptureFixture[str]) -> None:
+    assert (await live.patch(b'{"timeouts.connect": "1s"}'))[0] == 200
+    assert (await live.patch(b'{"timeouts.connect": "1s"}'))[0] == 200
+    assert capsys.readouterr().err == "changed by PATCH: timeouts.connect: 5s -> 1s\n"

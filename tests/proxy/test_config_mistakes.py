@@ -355,14 +355,14 @@ def test_a_mistake_in_a_file_is_told_in_one_line(text: str, expected: str) -> No
 
 CONTRADICTIONS = [
     ("upstreams = []", '1: upstreams: expected at least one, such as ["127.0.0.1:9000"]'),
-    ('upstreams = ["a:1", "b:1", "a:1"]', "1: upstreams: one is listed twice"),
+    ('upstreams = ["a:1", "b:1", "a:1"]', "1: upstreams: a:1 is listed twice"),
     (
         'listen = "127.0.0.1:9000"',
         "1: listen: 127.0.0.1:9000 is both listened on and an upstream: requests would go in circles",
     ),
     ('[limits]\nhead_bytes = "4KiB"', "2: limits.head_bytes: limits.line_bytes is more than limits.head_bytes"),
     ('[log]\nevents = "-"', "2: log.events: must be a path: standard output is for the access log"),
-    ('upstreams = ["a:1", "A:1 weight=2"]', "1: upstreams: one is listed twice"),
+    ('upstreams = ["a:1", "A:1 weight=2"]', "1: upstreams: a:1 is listed twice"),
     (
         'listen = "0.0.0.0:9000"\n',
         "1: listen: 0.0.0.0:9000 is both listened on and an upstream: requests would go in circles",
@@ -430,7 +430,7 @@ CONTRADICTIONS = [
     # groups
     ('[groups.api]\nbalance = "least_busy"', "2: groups.api.balance: the group api has no upstreams"),
     ("[groups.api]\nupstreams = []", "2: groups.api.upstreams: the group api has no upstreams"),
-    ('[groups.api]\nupstreams = ["a:1", "a:1"]', "2: groups.api.upstreams: one is listed twice"),
+    ('[groups.api]\nupstreams = ["a:1", "a:1"]', "2: groups.api.upstreams: a:1 is listed twice"),
     (
         '[groups.api]\nupstreams = ["127.0.0.1:8080"]',
         "2: groups.api.upstreams: 127.0.0.1:8080 is both listened on and an upstream: requests would go in circles",

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 import uvloop
 
-from proxy.failure import Failure, Proof, classify, proof_of, status_of
+from proxy.failure import Failure, Proof, classify, classify_connect, proof_of, status_of
 
 F = Failure
 
@@ -52,7 +52,12 @@ def test_the_end_of_a_connection(exc: BaseException | None, before: Failure, aft
     ],
 )
 def test_a_connect_that_failed(exc: BaseException, failure: Failure) -> None:
-    assert classify(exc, response_started=False, connecting=True) is failure
+    assert classify_connect(exc, reached=True) is failure
+
+
+def test_an_address_that_was_never_reached_may_be_one_that_cannot_be() -> None:
+    assert classify_connect(OSError(99, "Cannot assign requested address"), reached=False) is F.CONNECT_FAILED
+    assert classify_connect(OSError(24, "Too many open files"), reached=False) is F.RESOURCES_EXHAUSTED
 
 
 @pytest.mark.parametrize(
@@ -170,4 +175,4 @@ def test_both_loops_report_a_refused_connect_alike(loop: asyncio.AbstractEventLo
         port = bound.getsockname()[1]
         with pytest.raises(OSError) as caught:  # noqa: PT011 - which kind is the question
             loop.run_until_complete(loop.create_connection(lambda: Lost(loop), "127.0.0.1", port))
-    assert classify(caught.value, response_started=False, connecting=True) is Failure.CONNECT_REFUSED
+    assert classify_connect(caught.value, reached=False) is Failure.CONNECT_REFUSED

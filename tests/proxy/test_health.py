@@ -170,11 +170,12 @@ async def test_a_check_that_finds_no_port_here_is_no_result(
     target: Starts, start_checks: Checks, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     upstream = await target()
-    lacking = 3
+    lacking, asked = 3, 0
 
     async def open_connection(*args: Any, **more: Any) -> Any:
-        nonlocal lacking
-        if lacking:
+        nonlocal lacking, asked
+        asked += 1
+        if asked > 1 and lacking:  # who has never been reached may be whom it cannot reach
             lacking -= 1
             raise OSError(99, "Cannot assign requested address")
         return await real(*args, **more)
@@ -183,8 +184,22 @@ async def test_a_check_that_finds_no_port_here_is_no_result(
     monkeypatch.setattr("proxy.health.asyncio.open_connection", open_connection)
     group = FakeGroup(upstream.address)
     start_checks(group)
-    assert await group.next() == (upstream.address, True, "")
+    assert [await group.next(), await group.next()] == [(upstream.address, True, "")] * 2
     assert lacking == 0
+
+
+async def test_a_check_that_never_found_a_way_is_a_failed_one(
+    start_checks: Checks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As for IPv6 on a machine that has none."""
+
+    async def open_connection(*_: Any, **__: Any) -> Any:
+        raise OSError(99, "Cannot assign requested address")
+
+    monkeypatch.setattr("proxy.health.asyncio.open_connection", open_connection)
+    group = FakeGroup("[::1]:9000")
+    start_checks(group)
+    assert await group.next() == ("[::1]:9000", False, "Cannot assign requested address")
 
 
 @pytest.mark.parametrize(("host", "field"), [("", None), ("shop.example", b"shop.example")])

@@ -563,7 +563,16 @@ def test_check_says_what_a_config_amounts_to(tmp_path: Path) -> None:
 def test_version_is_printed_and_nothing_else() -> None:
     code, out, err = run("--version", "--listen", "nonsense")
     assert (code, err) == (0, "")
-    assert re.fullmatch(r"kalab \S.*\n", out)
+    assert re.fullmatch(r"kalab \S.*, (plain|compiled)\n", out)
+
+
+def test_whoever_reads_what_is_printed_may_stop_reading() -> None:
+    command = [sys.executable, "-m", "proxy", "--show-config"]
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, text=True, timeout=60, check=False)
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_show_config_prints_values_and_origins(tmp_path: Path) -> None:

@@ -153,3 +153,10 @@ async def test_without_a_file_there_is_nothing_to_reopen() -> None:
     async with proxy("--upstreams", "127.0.0.1:1") as running:
         running.signal(signal.SIGUSR1)
         assert await running.says("reopen") == "nothing to reopen: log.access is off"
+
+
+async def test_a_signal_that_means_nothing_here_does_nothing() -> None:
+    async with upstream() as there, proxy("--upstreams", there) as running:
+        running.signal(signal.SIGUSR2)
+        assert await ask(running.host, running.port)
+    assert [line.partition(":")[0] for line in running.said] == ["draining", "drained"]

@@ -14,6 +14,7 @@ import struct
 import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -236,7 +237,7 @@ async def test_the_name_asked_for_chooses_the_certificate_and_a_reload_brings_ne
             assert await shown(running, context, "shop.test") == ("shop.test", "localhost")
             renewed.write_bytes(Path(papers.issued("new.pem", "shop.test", "new.test")).read_bytes())
             running.signal(signal.SIGHUP)
-            await running.says("reloaded: 0 changes")
+            await running.says("reloaded: 0 changes, and certificates read anew")
             assert await shown(running, context, "shop.test") == ("shop.test", "new.test")
 
 
@@ -434,6 +435,28 @@ async def test_whichever_way_a_client_leaves_its_descriptor_is_given_back(
         async with asyncio.timeout(PATIENCE_S):
             while len(list(descriptors.iterdir())) > at_first:
                 await asyncio.sleep(0.01)
+    assert [line.partition(":")[0] for line in running.said] == ["draining", "drained"]
+
+
+async def test_who_says_a_plain_byte_and_resets_leaves_nothing_behind(papers: Papers, shop: str) -> None:
+    """By the time that it is a connection the kernel may not know its address any more."""
+    flags = ("--tls.certificates", shop, "--limits.max_connections_per_client", "20")
+
+    def client(host: str, port: int) -> None:
+        with socket.create_connection((host, port), PATIENCE_S) as connection:
+            connection.sendall(b"G")
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+    async with upstream() as there, proxy("--upstreams", there, *flags) as running:
+        descriptors = Path(f"/proc/{running.process.pid}/fd")
+        await ask(running.host, running.port, papers.client(), "shop.test")
+        at_first = len(list(descriptors.iterdir()))
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(lambda _: client(running.host, running.port), range(400)))
+        async with asyncio.timeout(PATIENCE_S):
+            while len(list(descriptors.iterdir())) > at_first:
+                await asyncio.sleep(0.01)
+        await ask(running.host, running.port, papers.client(), "shop.test")
     assert [line.partition(":")[0] for line in running.said] == ["draining", "drained"]
 
 

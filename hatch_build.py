@@ -43,7 +43,7 @@ COMPILED = (
 )
 
 
-class CompiledProxy(BuildHookInterface):  # type: ignore[type-arg]
+class CompiledProxy(BuildHookInterface):  # type: ignore[type-arg]  # of no use to a hook
     """Adds the extensions to the wheel, beside the sources that they are made of."""
 
     PLUGIN_NAME = "custom"
@@ -63,7 +63,7 @@ class CompiledProxy(BuildHookInterface):  # type: ignore[type-arg]
         build_data["pure_python"] = False
         build_data["infer_tag"] = True
 
-    def finalize(self, version: str, build_data: dict[str, Any], artifact_path: str) -> None:  # noqa: ARG002
+    def finalize(self, version: str, build_data: dict[str, Any], artifact_path: str) -> None:  # noqa: ARG002 - hatchling's
         if self._made is not None:
             shutil.rmtree(self._made)
 

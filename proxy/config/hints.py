@@ -36,6 +36,7 @@ _UNITS_OF_SIZE: Final = {
     "MiB": ("m", "mb", "mib", "megabyte", "megabytes"),
     "GiB": ("g", "gb", "gib", "gigabyte", "gigabytes"),
 }
+LONGEST: Final = 100  # characters of a proposal; nobody reads a longer one
 _MS_IN: Final = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000}
 _BYTES_IN: Final = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
 _NO_UPGRADES: Final = ("h2c", "http", "tls")
@@ -45,7 +46,7 @@ _NO: Final = ("false", "no", "off", "0", "disabled")
 
 
 def did_you_mean(proposal: str) -> str:
-    return f"; did you mean {proposal}?"
+    return f"; did you mean {proposal}?" if len(proposal) <= LONGEST else ""
 
 
 def near(wrong: str, known: Iterable[str], at_least: float = 0.6) -> str:
@@ -183,7 +184,7 @@ def of_upstream(value: object) -> str:
     else:
         share = ""
     found = _address(text, 443 if scheme == "https" else 80)
-    if not found or re.search(":0+$", found):
+    if not found or re.search(":0+$", found) or len(found) > LONGEST:
         return ""
     meant = f"did you mean {_quoted(found + share)}"
     if scheme == "https":

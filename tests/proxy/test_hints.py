@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 import tomllib
+from collections.abc import Callable
 from operator import attrgetter
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.config import ConfigError, ProxyConfig
+from proxy.config import ConfigError, ProxyConfig, hints
 from proxy.config.known_keys import OF_A_ROUTE, PLAIN, Setting, read
 from proxy.config.values import toml_of
 
@@ -219,3 +220,9 @@ def test_so_it_is_in_routes(key: str, text: str) -> None:
     except ConfigError as problem:
         for proposal in proposals(str(problem)):
             read(Setting(f"routes.1.{key}", tomllib.loads(f"key = {proposal}")["key"], "x", is_text=False))
+
+
+@pytest.mark.parametrize("value", ["x" * 1000, "x" * 1000 + ":80", "http://" + "x" * 1000, "a," * 500])
+@pytest.mark.parametrize("hint", [hints.of_list, hints.of_upstream, hints.of_host, hints.of_path, hints.of_protocol])
+def test_what_is_long_is_not_repeated(hint: Callable[[object], str], value: str) -> None:
+    assert len(hint(value)) < 2 * hints.LONGEST

@@ -9,14 +9,18 @@ Rules of this file:
 from __future__ import annotations
 
 import select
+import socket
+import struct
 import termios
 from array import array
 from collections.abc import Callable, Sequence
 from fcntl import ioctl
+from typing import Final
 
 Stirred = Callable[[int], Sequence[tuple[int, int]]]
 
 _answer = array("i", [0])  # reused: one thread asks
+_RTT: Final = struct.Struct("=68xI")  # the beginning of struct tcp_info (linux/tcp.h), up to tcpi_rtt in µs
 
 
 def unacked_bytes(fd: int) -> int | None:
@@ -35,6 +39,15 @@ def _ask(fd: int, question: int) -> int | None:
     except OSError:
         return None
     return _answer[0]
+
+
+def round_trip_s(sock: socket.socket) -> float | None:
+    """What the kernel has measured (TCP_INFO, tcp(7)), for a new connection the handshake. None: cannot be known."""
+    try:
+        (micros,) = _RTT.unpack(sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _RTT.size))
+    except (OSError, struct.error):
+        return None
+    return float(micros) / 1e6 or None
 
 
 def stirred(fd: int) -> Stirred:

@@ -88,7 +88,7 @@ class Upstream:
         self.on_problem: Callable[[str], None] = _nobody_asks  # called with why a connect failed, now and then
         self._problem, self._told_at = "", -inf
         self.failing = 0  # failures in a row, as its group counts them
-        self.fastest_connect = inf  # seconds
+        self.round_trip_s = inf  # the shortest that was measured; inf: no connection has come to be
         self.pool: ConnectionPool[UpstreamConnection] = ConnectionPool(pool, timeouts.upstream_idle)
         self._connecting: dict[UpstreamConnection, tuple[ResponseSink, asyncio.Task[None]]] = {}
         self._line: deque[Waiting] = deque()
@@ -187,10 +187,9 @@ class Upstream:
 
     # ---- called by its connections
 
-    def connected_in(self, seconds: float) -> float:
-        if seconds < self.fastest_connect:
-            self.fastest_connect = seconds
-        return self.fastest_connect
+    def connected(self, round_trip_s: float) -> float:
+        self.round_trip_s = min(self.round_trip_s, round_trip_s)
+        return self.round_trip_s
 
     def opened(self, connection: UpstreamConnection) -> None:
         self._problem = ""
@@ -278,7 +277,7 @@ class Upstream:
             await self.loop.create_connection(lambda: connection, self.host, self.port, **options)
         except (OSError, ValueError) as problem:  # ValueError: a name that no resolver or certificate can be asked for
             self._tell(problem)
-            self._connect_failed(connection, classify_connect(problem, reached=self.fastest_connect < inf))
+            self._connect_failed(connection, classify_connect(problem, reached=self.round_trip_s < inf))
 
     def _connect_failed(self, connection: UpstreamConnection, failure: Failure) -> None:
         if connection in self._connecting:

@@ -31,13 +31,14 @@ from proxy.failure import Failure, classify
 from proxy.http1.framing import BadBody
 from proxy.http1.grammar import BadHead, HeadLimits
 from proxy.http1.response_reader import ResponseReader
+from proxy.kernel import round_trip_s
 from proxy.pool import CloseReason, ConnectionPool
 from proxy.sides import Emit, ResponseSink
 from proxy.sockets import QUICKACK
 from proxy.upstream_life import ACTIVE, CLOSED, CONNECTING, IDLE, SWITCHED, UpstreamLife
 from proxy.upstream_socket import ORDINARY
 
-LATE_ROUND_TRIP: Final = 4  # times the fastest connect: what a busy path or host makes of a round trip
+LATE_ROUND_TRIP: Final = 4  # times the shortest: what a busy path or host makes of a round trip
 
 
 class Owner(Protocol):
@@ -55,8 +56,8 @@ class Owner(Protocol):
     tls: ssl.SSLContext | None
     prepare: Callable[[socket.socket], None] | None  # called with the socket of each connection that has been made
 
-    def connected_in(self, seconds: float) -> float:
-        """A connect took so long; returns what the fastest took."""
+    def connected(self, round_trip_s: float) -> float:
+        """A connection has come to be, and took so long to get there and back; returns the shortest so far."""
 
     def opened(self, connection: UpstreamConnection) -> None:
         """It has connected, and is idle until it is used now."""
@@ -126,7 +127,8 @@ class UpstreamConnection(UpstreamLife):
             owner.prepare(sock)
         self._enter(IDLE)
         now = monotonic()
-        self._soonest = LATE_ROUND_TRIP * owner.connected_in(now - self.opened_at)
+        # How long the connect took would be an answer too, but on a busy loop one that is a hundred times too long.
+        self._soonest = LATE_ROUND_TRIP * owner.connected(round_trip_s(sock) or now - self.opened_at)
         self.opened_at = self.idle_since = now
         owner.opened(self)
 

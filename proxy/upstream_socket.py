@@ -79,8 +79,8 @@ class UpstreamSocket(asyncio.Protocol):
         before, that crossed it. The other way round proves nothing, which is why `look` comes first.
 
         What crossed a request arrives within one round trip of it. So this is asked of what comes sooner than four
-        times the fastest connect to this upstream took, and of every farewell; for the others it would cost a system
-        call each.
+        times the shortest that the kernel has measured to this upstream, and of every farewell; for the others it would
+        cost a system call each.
 
         What remains: an answer that nobody asked for and that is read later than that; and, which no question to this
         end of the connection could settle, one that was sent while the request was on its way to an upstream that

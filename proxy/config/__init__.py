@@ -14,6 +14,7 @@ Rules of this file:
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from difflib import get_close_matches
 from itertools import chain
 from operator import attrgetter
 from pathlib import Path
@@ -96,6 +97,7 @@ __all__ = [
 ]
 
 PREFIX: Final = "KALAB_"
+ALMOST: Final = 0.9  # as difflib measures it: a variable this much like one of ours was meant to be that
 
 
 class Row(NamedTuple):
@@ -217,7 +219,7 @@ def _from_environment(environ: Mapping[str, str]) -> Iterator[Setting]:
             yield Setting(variables[name], value, name, is_text=True)
         elif name.startswith((_variable(GROUPS), _variable(ROUTES))):
             raise ConfigError(f"{name}: groups and routes have no variables: write them in the file")
-        elif name.startswith(ours):
+        elif name.startswith(ours) or (name.startswith(PREFIX) and get_close_matches(name, variables, 1, ALMOST)):
             raise ConfigError(f"{name}: unknown variable{nearest(name, variables)}")
 
 

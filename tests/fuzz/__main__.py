@@ -40,7 +40,7 @@ TARGETS = {
     "builds": Target(fuzz_builds.run, 0.1, 500_000),
     "responses": Target(fuzz_responses.run, 0.25, 100_000),  # plays; each has five or six exchanges
     "pool": Target(fuzz_pool.run, 0.1, 2000),
-    "config": Target(fuzz_config.run, 0.1, 500),
+    "config": Target(fuzz_config.run, 0.1, 5_000),
 }
 PARTS = 50  # of the full count; after each it looks at the clock
 TELL_EVERY_S = 10.0  # how far it is

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import uvloop
 
-from proxy.kernel import stirred, unacked_bytes, unread_bytes
+from proxy.kernel import round_trip_s, stirred, unacked_bytes, unread_bytes
 
 PATIENCE_S = 20
 
@@ -271,6 +271,20 @@ def test_what_a_closed_descriptor_says() -> None:
     right.close()
     assert unacked_bytes(fd) is None
     assert unread_bytes(fd) is None
+
+
+def test_the_kernel_has_measured_the_handshake() -> None:
+    """No longer than the connect took, and without the time in which nobody looked."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        began = monotonic()
+        with socket.create_connection(listener.getsockname()) as sock:
+            took = round_trip_s(sock)
+            assert took is not None
+            assert 0 < took <= monotonic() - began
+    with socket.socket() as sock:  # not connected
+        assert round_trip_s(sock) is None
+    with socket.socket(socket.AF_UNIX) as sock:
+        assert round_trip_s(sock) is None
 
 
 def test_a_transports_socket_cannot_be_read(run: Callable[[Case], None]) -> None:

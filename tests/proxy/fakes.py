@@ -152,6 +152,9 @@ class FakeTransport:
         if (level, option, value) == (socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)):
             self.resets = True
 
+    def getsockopt(self, _level: int, _option: int, _size: int) -> bytes:
+        return b""  # it knows nothing
+
     def get_extra_info(self, name: str) -> Any:
         return self.info.get(name)
 

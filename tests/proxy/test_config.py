@@ -231,7 +231,7 @@ def test_every_type_is_read_from_a_flag_and_from_the_environment(key: str, text:
 
 
 @pytest.mark.parametrize(
-    "name", ["KALAB_EXECUTIONS", "KALAB_RUNS", "KALAB_UPSTREAM", "KALAB", "PATH", "KALAB_POOLS_X", "KALAB_ROUTE"]
+    "name", ["KALAB_EXECUTIONS", "KALAB_RUNS", "KALAB_COMPILE", "KALAB_SEED", "KALAB", "PATH", "KALAB_POOLS_X"]
 )
 def test_variables_of_others_are_none_of_our_business(name: str) -> None:
     assert load(None, {name: "anything"}, {}).config == ProxyConfig()

@@ -526,6 +526,12 @@ def test_a_warning_names_the_flag_or_the_variable() -> None:
             "KALAB_TIMEOUTS_UPSTREAM_IDEL: unknown variable; did you mean KALAB_TIMEOUTS_UPSTREAM_IDLE?",
         ),
         (
+            {"KALAB_UPSTREAM": "a:1"},
+            {},
+            "KALAB_UPSTREAM: unknown variable; did you mean KALAB_UPSTREAMS?",
+        ),
+        ({"KALAB_LISTENS": "a:1"}, {}, "KALAB_LISTENS: unknown variable; did you mean KALAB_LISTEN?"),
+        (
             {"KALAB_POOL_MAX_IDLE": "many"},
             {},
             'KALAB_POOL_MAX_IDLE: pool.max_idle: expected a whole number, got "many"',

@@ -5,17 +5,16 @@ Exit codes: 0 pass, 1 fail, 2 inconclusive, 3 bad usage or configuration, 4 this
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import os
 import pkgutil
 import random
 import signal
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from importlib import metadata
 from pathlib import Path
-from typing import Annotated, NoReturn, TypeVar
+from typing import Annotated, NoReturn
 
 import msgspec
 import typer
@@ -25,7 +24,9 @@ from typer._click.exceptions import ClickException  # typer shows no public name
 
 import scenarios
 from lab import doctor as doctor_room
+from lab import predict_command
 from lab.errors import CannotRunError, UsageError
+from lab.flags import choice, seconds
 from lab.model import Below, Scenario
 from lab.plan import Setup
 from lab.progress import Progress
@@ -36,10 +37,8 @@ from lab.store import read_result
 from lab.story import tell
 from lab.verify import verify as verify_run
 from lab.wire import best, enter_private_network, probe
-from proxy.config import ConfigError, parse_duration
+from proxy.config import ConfigError
 from upstreams.catalogue import SERVERS
-
-T = TypeVar("T")
 
 INTERRUPTED = 130
 LATEST = Path("runs/idle-close/latest")
@@ -122,7 +121,7 @@ def run_command(
     as_json: JsonOption = False,
     sabotage: Annotated[str, typer.Option(help="Spoil the run on purpose; see docs/verdicts.md.")] = "",
 ) -> None:
-    chosen = _choice("scenario", scenario, _scenarios())
+    chosen = choice("scenario", scenario, _scenarios())
     make = _wire(wire)
     idle_s = _keep_alive_s(keep_alive, chosen)
     size = chosen.short if short else chosen.full
@@ -130,8 +129,8 @@ def run_command(
     setup = Setup(
         scenario=chosen.name,
         wire=make,
-        upstream=_choice("upstream server", upstream, {name: name for name in SERVERS}),
-        methods=tuple(_choice("method", m.upper(), {"GET": "GET", "POST": "POST"}) for m in method or ("GET", "POST")),
+        upstream=choice("upstream server", upstream, {name: name for name in SERVERS}),
+        methods=tuple(choice("method", m.upper(), {"GET": "GET", "POST": "POST"}) for m in method or ("GET", "POST")),
         arms=_arms(chosen, arm),
         keep_alive_s=idle_s,
         rtt_ms=_rtt_ms(rtt, make, chosen, idle_s),
@@ -140,7 +139,7 @@ def run_command(
         trials=trials_each,
         min_exposed=min(size.min_exposed, trials_each * (blocks or size.blocks) // 4),
         seed=random.SystemRandom().randrange(2**32) if seed is None else seed,
-        sabotage=_choice("sabotage", sabotage, {name: name for name in SABOTAGES}) if sabotage else "",
+        sabotage=choice("sabotage", sabotage, {name: name for name in SABOTAGES}) if sabotage else "",
     )
     _run(chosen, setup, runs, as_json=as_json)
 
@@ -181,6 +180,9 @@ def doctor(
         print(msgspec.json.encode(findings).decode())
     else:
         doctor_room.show(findings, Console())
+
+
+app.command("predict", help=predict_command.HELP)(predict_command.command)
 
 
 @app.command(
@@ -248,26 +250,18 @@ def _scenarios() -> dict[str, Scenario]:
     return {module.SCENARIO.name: module.SCENARIO for module in modules}
 
 
-def _choice(what: str, wanted: str, choices: Mapping[str, T]) -> T:
-    if wanted in choices:
-        return choices[wanted]
-    near = difflib.get_close_matches(wanted, choices, n=1)
-    meant = f"did you mean {near[0]}? " if near else ""
-    raise UsageError(f"unknown {what} {wanted!r}; {meant}there are: {', '.join(choices)}")
-
-
 def _arms(scenario: Scenario, wanted: Sequence[str] | None) -> tuple[str, ...]:
     """The arms asked for, in the scenario's order, with the controls that they need."""
     named = {arm.name: arm for arm in scenario.arms}
     if not wanted:
         return tuple(named)
-    chosen = [_choice("arm", name, named) for name in wanted]
+    chosen = [choice("arm", name, named) for name in wanted]
     names = {arm.name for arm in chosen} | {arm.control for arm in chosen if arm.control}
     return tuple(name for name in named if name in names)
 
 
 def _wire(name: str) -> str:
-    make = _choice("wire", name, {wire: wire for wire in WIRES})
+    make = choice("wire", name, {wire: wire for wire in WIRES})
     if make == "auto":
         return best()
     if make == "netns":
@@ -277,26 +271,14 @@ def _wire(name: str) -> str:
     return make
 
 
-def _seconds(flag: str, text: str) -> float:
-    if text.isdecimal():
-        raise UsageError(f"{flag} {text}: which unit? {text}ms or {text}s")
-    try:
-        seconds = float(parse_duration(text))
-    except ValueError as error:
-        raise UsageError(f"{flag} {text}: {error}") from error
-    if not 0 <= seconds < float("inf"):
-        raise UsageError(f"{flag} {text}: give a length of time, such as 2s or 40ms")
-    return seconds
-
-
 def _keep_alive_s(text: str | None, scenario: Scenario) -> float:
     if text is None:
         return scenario.keep_alive_s
-    seconds = _seconds("--keep-alive", text)
+    idle_s = seconds("--keep-alive", text)
     widest_ms = max(v.margin_ms for arm in scenario.arms for v in arm.change.values() if isinstance(v, Below))
-    if seconds * 1000 <= 2 * widest_ms:
+    if idle_s * 1000 <= 2 * widest_ms:
         raise UsageError(f"--keep-alive {text}: too short for fixes {widest_ms:g} ms below it; give 1s or more")
-    return seconds
+    return idle_s
 
 
 def _rtt_ms(text: str | None, make: str, scenario: Scenario, keep_alive_s: float) -> float:
@@ -304,17 +286,17 @@ def _rtt_ms(text: str | None, make: str, scenario: Scenario, keep_alive_s: float
         if text:
             raise UsageError("--rtt needs something between proxy and upstream: use --wire relay or netns")
         return 0.0
-    seconds = _seconds("--rtt", text) if text else scenario.rtt_ms / 1000
-    if seconds > keep_alive_s / 4:
+    rtt_s = seconds("--rtt", text) if text else scenario.rtt_ms / 1000
+    if rtt_s > keep_alive_s / 4:
         raise UsageError(f"--rtt {text}: at most a quarter of the upstream's idle timeout ({keep_alive_s:g}s)")
-    return seconds * 1000
+    return rtt_s * 1000
 
 
 def _stall_ms(text: str, upstream: str) -> float:
-    seconds = _seconds("--stall", text)
-    if seconds and upstream != "lab":
+    stall_s = seconds("--stall", text)
+    if stall_s and upstream != "lab":
         raise UsageError(f"--stall works on the lab upstream only, not on {upstream}")
-    return seconds * 1000
+    return stall_s * 1000
 
 
 def _command_line(argv: Iterable[str] = sys.argv[1:]) -> str:

@@ -275,7 +275,8 @@ def _keep_alive_s(text: str | None, scenario: Scenario) -> float:
     if text is None:
         return scenario.keep_alive_s
     idle_s = seconds("--keep-alive", text)
-    widest_ms = max(v.margin_ms for arm in scenario.arms for v in arm.change.values() if isinstance(v, Below))
+    margins = (v.margin_ms for arm in scenario.arms for v in arm.change.values() if isinstance(v, Below))
+    widest_ms = max(margins, default=0.0)
     if idle_s * 1000 <= 2 * widest_ms:
         raise UsageError(f"--keep-alive {text}: too short for fixes {widest_ms:g} ms below it; give 1s or more")
     return idle_s

@@ -110,13 +110,20 @@ class Below:
 
 
 @dataclass(frozen=True)
+class Hint:
+    """What the upstream says of its idle timeout in `Keep-Alive: timeout=`: whole seconds, and `plus_s` more."""
+
+    plus_s: int
+
+
+@dataclass(frozen=True)
 class Arm:
     """One configuration under test, and what is expected of it. The arms of a run are interleaved.
 
-    `change` overrides the scenario's base; a value may be `Below`. `control` names the arm that must break in the same
-    run before this one is credited. `prevents` says that the fix keeps requests off the dying connection: nothing is
-    exposed then, and what counts is trials aimed where the control is lost. `reuses` says that connections are reused
-    all the same, which the run makes sure of: a proxy that never reuses loses nothing. `needs` names
+    `change` overrides the scenario's base; a value may be `Below` or `Hint`. `control` names the arm that must break
+    in the same run before this one is credited. `prevents` says that the fix keeps requests off the dying connection:
+    nothing is exposed then, and what counts is trials aimed where the control is lost. `reuses` says that connections
+    are reused all the same, which the run makes sure of: a proxy that never reuses loses nothing. `needs` names
     abilities of the upstream or the wire without which the arm is not judged.
     """
 
@@ -125,7 +132,7 @@ class Arm:
     why: str
     aim: Aim
     expect: Mapping[str, Expect | ByWire]
-    change: Mapping[str, str | Below] = field(default_factory=dict)
+    change: Mapping[str, str | Below | Hint] = field(default_factory=dict)
     control: str | None = None
     prevents: bool = False
     reuses: bool = True

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import msgspec
 
-from lab.model import Aim, Arm, Below, Expect, Scenario
+from lab.model import Aim, Arm, Below, Expect, Hint, Scenario
 from lab.result import Change, NotJudged
 from proxy.config import ProxyConfig
 from upstreams.catalogue import SERVERS
 
 RTT_KEY = "wire.rtt_ms"
+PROXY, UPSTREAM = "proxy.", "upstream."
 
 # The window's edges are blurred by timers and scheduling; what falls this close to an edge is counted on neither side.
 EDGE_MS = 5.0
@@ -63,6 +64,8 @@ class LanePlan(msgspec.Struct, frozen=True):
     window_ms: float
     proxy: dict[str, str]
     changes: tuple[Change, ...]
+    upstream: dict[str, str] = {}
+    """What its upstream does otherwise than the scenario's."""
 
     @property
     def name(self) -> str:
@@ -118,8 +121,16 @@ def abilities(setup: Setup, calibration: Calibration) -> dict[str, str]:
         "gate": no_wire,
         "delay": no_wire,
         "hint": _no_hint(setup),
+        "script": ""
+        if setup.upstream == "lab"
+        else f"{setup.upstream} cannot be told to do this, the lab upstream can",
         "steady close": "" if spread <= width / 2 else unsteady,
     }
+
+
+def _needs_of(arm: Arm) -> list[str]:
+    """What an arm needs because of what it changes."""
+    return ["script"] if any(key.startswith(UPSTREAM) for key in arm.change) else []
 
 
 def _no_hint(setup: Setup) -> str:
@@ -148,7 +159,7 @@ def lay_out(
     for arm in scenario.arms:
         if arm.name not in setup.arms:
             continue
-        reasons = [missing[need] for need in arm.needs if missing[need]]
+        reasons = [missing[need] for need in (*arm.needs, *_needs_of(arm)) if missing[need]]
         if reasons:
             not_judged.append(NotJudged(arm.name, arm.title, reasons[0]))
             continue
@@ -171,9 +182,15 @@ def _lane(
         rtt_ms=rtt_ms,
         # A fix is tried where its control is lost, also when its own round trip, and so its own window, is smaller.
         window_ms=window_ms(setup, max(rtt_ms, setup.rtt_ms) if arm.prevents else rtt_ms),
-        proxy={**scenario.proxy, **{k.removeprefix("proxy."): v for k, v in change.items() if k.startswith("proxy.")}},
+        proxy={**scenario.proxy, **_of(PROXY, change)},
         changes=tuple(Change(key, _before(key, scenario, setup), after) for key, after in change.items()),
+        upstream=_of(UPSTREAM, change),
     )
+
+
+def _of(room: str, change: dict[str, str]) -> dict[str, str]:
+    """What a change says of one room, without its name."""
+    return {key.removeprefix(room): value for key, value in change.items() if key.startswith(room)}
 
 
 def _aim(aim: Aim, missing: dict[str, str]) -> Aim:
@@ -185,9 +202,11 @@ def _aim(aim: Aim, missing: dict[str, str]) -> Aim:
     return aim
 
 
-def _concrete(value: str | Below, setup: Setup, calibration: Calibration) -> str:
+def _concrete(value: str | Below | Hint, setup: Setup, calibration: Calibration) -> str:
     if isinstance(value, str):
         return value
+    if isinstance(value, Hint):
+        return str(max(0, int(setup.keep_alive_s) + value.plus_s))
     limit_ms = calibration.low if value.measured else setup.keep_alive_s * 1000
     return f"{round(limit_ms - value.margin_ms)}ms"
 
@@ -195,4 +214,6 @@ def _concrete(value: str | Below, setup: Setup, calibration: Calibration) -> str
 def _before(key: str, scenario: Scenario, setup: Setup) -> str:
     if key == RTT_KEY:
         return f"{setup.rtt_ms:g}"
-    return scenario.proxy.get(key.removeprefix("proxy."), "")
+    if key.startswith(UPSTREAM):
+        return scenario.upstream.get(key.removeprefix(UPSTREAM), "")
+    return scenario.proxy.get(key.removeprefix(PROXY), "")

@@ -39,7 +39,7 @@ from lab.processes import Child, Children
 from lab.report import page
 from lab.result import RunResult
 from lab.store import create, is_full, listing, seal, write_plan, write_result, write_trials
-from lab.upstreams import Upstreams
+from lab.upstreams import CALIBRATION, Upstreams
 from lab.wire import Wire, WireStats, open_wire
 from lab.witness.evidence import load
 from lab.witness.trials import join
@@ -131,8 +131,8 @@ async def _stop_wire(wire: Wire, log: EventLog) -> None:
 
 
 async def _calibrate(setup: Setup, wire: Wire, upstreams: Upstreams) -> Calibration:
-    port = await upstreams.port_for("calibration")
-    address = await wire.link("calibration", port, delay_s=setup.rtt_ms / 2000, gate=False)
+    port = await upstreams.port_for(CALIBRATION)
+    address = await wire.link(CALIBRATION, port, delay_s=setup.rtt_ms / 2000, gate=False)
     # A stall covers connections that are due together, so they must start together, as in a round.
     spread_s = 0.0 if setup.stall_ms else LAB_SPREAD_S if setup.upstream == "lab" else SPREAD_S
     return await calibrate(address, setup.keep_alive_s, spread_s=spread_s)
@@ -148,7 +148,7 @@ async def _open_lanes(
 
     proxies = []
     for lane in plan.lanes:
-        port = await upstreams.port_for(lane.name, crash=lane.aim is Aim.CRASH)
+        port = await upstreams.port_for(lane.name, lane.upstream, crash=lane.aim is Aim.CRASH)
         dial = await wire.link(lane.name, port, delay_s=lane.rtt_ms / 2000, gate=False)
         proxies.append(_start_proxy(plan, lane, dial, children, folder))
     proxies = sabotage.swapped(plan.setup.sabotage, proxies)

@@ -33,7 +33,7 @@ def tell(result: RunResult, console: Console, report: str = "") -> None:
     if result.arms:
         teller.blank()
         teller.table(result.arms)
-    for curve in result.curves[:1]:
+    for curve in [curve for curve in result.curves if curve.points][:1]:  # short runs have too few trials for one
         teller.blank()
         teller.gaps(curve)
     teller.arms_that_did_not_pass(result.arms)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 from lab.errors import CannotRunError, UsageError
@@ -19,12 +20,16 @@ FIRST_PORT = 9000
 # Rounds that a thread-per-request server must serve at the same time.
 OVERLAPPING_ROUNDS = 8
 
+CALIBRATION = "calibration"  # stands for a lane
+NOTHING: Mapping[str, str] = {}
+
 
 class Upstreams:
     """Starts upstream processes and knows which port a lane's requests go to.
 
-    One process serves all lanes, with two exceptions. Where the loop is stalled on purpose each lane has its own, for a
-    stall would hit them all. And only the lab upstream can be told to die after executing, so it serves those lanes.
+    One process serves all lanes, with three exceptions. Where the loop is stalled on purpose each lane has its own, for
+    a stall would hit them all. Lanes whose upstream is told something else share one that does it. And only the lab
+    upstream can be told to die after executing, so it serves those lanes.
     """
 
     def __init__(self, scenario: Scenario, setup: Setup, wire: Wire, children: Children, folder: Path) -> None:
@@ -38,28 +43,36 @@ class Upstreams:
 
     async def start(self) -> None:
         """Starts what calibration will need."""
-        await self.port_for("calibration")
+        await self.port_for(CALIBRATION)
 
-    async def port_for(self, lane: str, *, crash: bool = False) -> int:
-        """The port that serves this lane; starts its process when there is none. `crash`: it dies after executing."""
-        name = self._process_of(lane, crash)
+    async def port_for(self, lane: str, told: Mapping[str, str] = NOTHING, *, crash: bool = False) -> int:
+        """The port that serves this lane; starts its process when there is none.
+
+        `told`: what it does otherwise than the scenario says. `crash`: it dies after executing.
+        """
+        name = "-".join((self._process_of(lane, crash), *(f"{key}-{value}" for key, value in told.items())))
         if name not in self._started:
-            start = self._start_lab if self._setup.upstream == "lab" or crash else self._start_real
-            self._started[name] = await start(name)
+            is_lab = self._setup.upstream == "lab" or crash
+            self._started[name] = await (self._start_lab(name, lane, told) if is_lab else self._start_real(name))
         return self._started[name]
 
     def _process_of(self, lane: str, crash: bool) -> str:
         if self._setup.stall_ms:
             return lane
-        if lane != "calibration" and keep_alive_of_lanes(self._setup.sabotage, self._setup.keep_alive_s):
+        if self._spoilt(lane):
             return "sabotaged"
         return "crashing" if crash else "shared"
 
-    async def _start_lab(self, name: str) -> int:
+    def _spoilt(self, lane: str) -> str:
+        """The idle timeout that sabotage gives the upstream of the lanes, behind calibration's back; "": none."""
+        return keep_alive_of_lanes(self._setup.sabotage, self._setup.keep_alive_s) if lane != CALIBRATION else ""
+
+    async def _start_lab(self, name: str, lane: str, told: Mapping[str, str]) -> int:
         setup = self._setup
         options = {
             **self._scenario.upstream,
-            "keep-alive": f"{setup.keep_alive_s * 1000:g}ms",
+            **told,
+            "keep-alive": self._spoilt(lane) or f"{setup.keep_alive_s * 1000:g}ms",
             "events": str(self._folder / f"upstream-{name}.jsonl"),
             "seed": str(setup.seed),
         }
@@ -67,8 +80,6 @@ class Upstreams:
             options["stall"] = f"{setup.stall_ms:g}ms"
         if setup.sabotage == "upstream-ignores-timeout":
             options["keep-alive"] = "off"
-        if name == "sabotaged":
-            options["keep-alive"] = keep_alive_of_lanes(setup.sabotage, setup.keep_alive_s)
         listen = ["--listen", f"{self._wire.bind_host}:0"]
         flags = [word for key, value in options.items() for word in (f"--{key}", value)]
         argv = [sys.executable, "-m", "upstreams.lab", *listen, *flags]

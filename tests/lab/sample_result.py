@@ -74,7 +74,7 @@ def _changes(arm: Arm) -> tuple[Change, ...]:
     base = {f"proxy.{key}": value for key, value in SCENARIO.proxy.items()} | {"wire.rtt_ms": "40"}
     made = []
     for key, value in arm.change.items():
-        after = f"{SCENARIO.keep_alive_s * 1000 - value.margin_ms:g}ms" if isinstance(value, Below) else value
+        after = f"{SCENARIO.keep_alive_s * 1000 - value.margin_ms:g}ms" if isinstance(value, Below) else str(value)
         made.append(Change(key, base.get(key, ""), after))
     return tuple(made)
 

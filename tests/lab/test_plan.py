@@ -5,6 +5,8 @@ from evidence import setup
 
 from lab.model import Aim, Expect, Verdict
 from lab.plan import Calibration, LanePlan, lay_out, window_ms
+from scenarios.close_forms import SCENARIO as CLOSE_FORMS
+from scenarios.hint import SCENARIO as HINT
 from scenarios.idle_close import SCENARIO
 
 STEADY = Calibration((2000.2, 2000.9, 2001.4), (40.2,))
@@ -110,3 +112,32 @@ def test_every_control_exists_and_is_no_fix_itself() -> None:
 
 def test_verdicts_are_strings_in_json() -> None:
     assert [str(v) for v in Verdict] == ["pass", "fail", "inconclusive"]
+
+
+def close_forms(**changes: object) -> tuple[dict[str, LanePlan], dict[str, str]]:
+    arms = tuple(arm.name for arm in CLOSE_FORMS.arms)
+    found, not_shown = lay_out(CLOSE_FORMS, setup(scenario="close-forms", arms=arms, **changes), STEADY)
+    return {lane.name: lane for lane in found}, {arm.arm: arm.because for arm in not_shown}
+
+
+def test_an_arm_can_have_an_upstream_that_is_told_something_else() -> None:
+    found, _ = close_forms()
+    assert found["control.POST"].upstream == {}
+    assert found["reset-ordered.POST"].upstream == {"close": "rst"}
+    assert found["reset-ordered.POST"].proxy["timeouts.upstream_idle"] == "1700ms"
+    keys = {change.key: (change.before, change.after) for change in found["reset-ordered.POST"].changes}
+    assert keys["upstream.close"] == ("fin", "rst")
+
+
+def test_only_the_lab_upstream_can_be_told() -> None:
+    found, not_shown = close_forms(upstream="node")
+    assert {lane.arm for lane in found.values()} == {"control"}
+    assert not_shown["farewell"] == "node cannot be told to do this, the lab upstream can"
+
+
+@pytest.mark.parametrize(("keep_alive_s", "hints"), [(3.0, ("2", "4", "63")), (5.5, ("4", "6", "65"))])
+def test_hints_move_along_with_the_timeout(keep_alive_s: float, hints: tuple[str, ...]) -> None:
+    arms = ("early", "late", "lie")
+    closes = Calibration((keep_alive_s * 1000,), ())
+    found, _ = lay_out(HINT, setup(scenario="hint", arms=arms, methods=("POST",), keep_alive_s=keep_alive_s), closes)
+    assert tuple(lane.upstream["hint"] for lane in found) == hints

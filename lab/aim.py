@@ -23,6 +23,7 @@ PACE_NS = 150_000
 # How far a sweep reaches beyond the predicted window, in window widths before and after the close.
 SWEEP_FROM = 1.5
 SWEEP_TO = 0.5
+ELSEWHERE_SPREAD = 0.1  # of the idle timeout, over which shots far from the close are spread
 
 SETTLE_SLACK_S = 3.0
 DRAIN_WITHIN_S = 3.0
@@ -125,6 +126,16 @@ async def _crash(lane: Lane, block: int, shots: Sequence[Shot]) -> None:
     await lane.gather(block, shots, armed=True, held=0, closed_by_proxy=0)
 
 
+async def _elsewhere(lane: Lane, block: int, shots: Sequence[Shot]) -> None:
+    """Each shot at about the same idle age, where no close is. The answers are delayed as in a sweep."""
+    spread_ns = int(ELSEWHERE_SPREAD * _idle_s(lane) * 1e9 / len(shots))
+    for i, shot in enumerate(shots):
+        moment = shot.primed.done_ns + int(lane.lane.at * _idle_s(lane) * 1e9) + i * spread_ns
+        await until(moment)
+        lane.fire(shot, block, i, "/?delay=300ms", moment)
+    await lane.gather(block, shots, armed=True, held=0, closed_by_proxy=0)
+
+
 def _idle_s(lane: Lane) -> float:
     return lane.plan.calibration.high / 1000
 
@@ -134,4 +145,5 @@ _AIMS: dict[Aim, Callable[[Lane, int, Sequence[Shot]], Awaitable[None]]] = {
     Aim.GAPS: _gaps,
     Aim.STALLED_PROXY: _stalled_proxy,
     Aim.CRASH: _crash,
+    Aim.ELSEWHERE: _elsewhere,
 }

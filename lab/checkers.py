@@ -81,6 +81,9 @@ def credit(findings: Sequence[LaneFinding], controls: Mapping[str, str]) -> list
 
 
 def _counts(plan: Plan, lane: LanePlan, trial: Trial) -> bool:
+    if lane.aim is Aim.ELSEWHERE:
+        # Before the close the connection is still there; after it there must be another.
+        return trial.exposure is (Exposure.NOT_EXPOSED if lane.at < 1 else Exposure.NEW_CONNECTION)
     if not lane.prevents:
         # Without a wire, what the stall makes is counted: requests unread at close(), and no stray crossing.
         by_aim = EXPOSED_BY[lane.aim]

@@ -77,6 +77,8 @@ class Aim(StrEnum):
     """Stop the proxy, hand it requests, then the FINs, and wake it: the FIN is in its kernel but unnoticed."""
     CRASH = "crash"
     """No idle close at all: the upstream executes the request and then dies. The look-alike."""
+    ELSEWHERE = "elsewhere"
+    """Fire far from the close, at `Arm.at` times the idle timeout: nothing may be lost there."""
 
 
 class Expect(StrEnum):
@@ -124,7 +126,7 @@ class Arm:
     in the same run before this one is credited. `prevents` says that the fix keeps requests off the dying connection:
     nothing is exposed then, and what counts is trials aimed where the control is lost. `reuses` says that connections
     are reused all the same, which the run makes sure of: a proxy that never reuses loses nothing. `needs` names
-    abilities of the upstream or the wire without which the arm is not judged.
+    abilities of the upstream or the wire without which the arm is not judged. `at` is for `Aim.ELSEWHERE`.
     """
 
     name: str
@@ -137,6 +139,7 @@ class Arm:
     prevents: bool = False
     reuses: bool = True
     needs: tuple[str, ...] = ()
+    at: float = 0.5
 
     @property
     def is_fix(self) -> bool:

@@ -18,6 +18,7 @@ from lab.wording import share_text
 STEADY_MS = 10.0
 
 NOTHING = "No request was lost to the race, so this run shows nothing about it."
+NONE_TO_LOSE = "No request was lost, and none was to be: all were sent far from the close."
 RELAY_PROVES_NOTHING = (
     "On the relay wire nothing can be proven unprocessed, for the relay acknowledges for the upstream (retry-proven); "
     "--wire netns can prove it."
@@ -35,7 +36,8 @@ def narrate(
     """The lines. `controls`: arm -> its control; `sound`: the run was an experiment, so its fixes may be praised."""
     example = _example(findings)
     if example is None:
-        return (NOTHING,)
+        far = all(f.lane.aim is Aim.ELSEWHERE and not any(t.lost for t in f.trials) for f in findings)
+        return (NONE_TO_LOSE if findings and far else NOTHING,)
     idle_s = example.age_ms / 1000
     return (
         f"The proxy sent a {example.method} on a connection that had been used before, then idle for {idle_s:.3f} s.",

@@ -66,6 +66,8 @@ class LanePlan(msgspec.Struct, frozen=True):
     changes: tuple[Change, ...]
     upstream: dict[str, str] = {}
     """What its upstream does otherwise than the scenario's."""
+    at: float = 0.0
+    """With `Aim.ELSEWHERE`, when it fires, in idle timeouts."""
 
     @property
     def name(self) -> str:
@@ -106,7 +108,8 @@ def aims_by_time(scenario: Scenario, setup: Setup) -> bool:
     """Whether any arm of this run needs to know beforehand when the upstream closes."""
     arms = [arm for arm in scenario.arms if arm.name in setup.arms]
     return setup.wire == "loopback" or any(
-        arm.aim is Aim.GAPS or any(isinstance(v, Below) and v.measured for v in arm.change.values()) for arm in arms
+        arm.aim in (Aim.GAPS, Aim.ELSEWHERE) or any(isinstance(v, Below) and v.measured for v in arm.change.values())
+        for arm in arms
     )
 
 
@@ -185,6 +188,7 @@ def _lane(
         proxy={**scenario.proxy, **_of(PROXY, change)},
         changes=tuple(Change(key, _before(key, scenario, setup), after) for key, after in change.items()),
         upstream=_of(UPSTREAM, change),
+        at=arm.at if arm.aim is Aim.ELSEWHERE else 0.0,
     )
 
 

@@ -9,12 +9,15 @@ Rules of this file:
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import combinations
+
+import msgspec
 
 from lab.checkers import LaneFinding
 from lab.model import Aim, Verdict
 from lab.plan import LanePlan, Plan
 from lab.result import Check
-from lab.stats import percentile
+from lab.stats import differ_by_chance, percentile
 from lab.witness.evidence import Evidence
 from lab.witness.trials import Trial
 
@@ -25,6 +28,8 @@ MAX_GENERATOR_CPU = 0.8
 MAX_LATE_MS = 20.0
 # A held FIN waits for its request, so lateness there does not spoil the aim; but it says that the generator is short.
 MAX_LATE_HELD_MS = 200.0
+# Equal arms differ this much in fewer than one run of 10,000.
+MAX_CHANCE = 0.0001
 
 
 def check_run(plan: Plan, evidence: Evidence, trials: Sequence[Trial], findings: Sequence[LaneFinding]) -> list[Check]:
@@ -40,6 +45,8 @@ def check_run(plan: Plan, evidence: Evidence, trials: Sequence[Trial], findings:
         ("aim", lambda: _aimed_well(plan, findings)),
         ("reuse", lambda: _reuse_as_planned(plan, evidence)),
     ]
+    if pairs := _equal_lanes(findings):
+        checks.append(("equal arms", lambda: _equal_arms_agree(pairs)))
     return [_safely(name, check) for name, check in checks]
 
 
@@ -86,7 +93,7 @@ def _schedule_kept(plan: Plan, evidence: Evidence, trials: Sequence[Trial]) -> C
         sentence = f"Of {planned} planned requests {len(trials)} were sent."
         return Check(name, Verdict.INCONCLUSIVE, sentence, remedy)
     late_ms = percentile([t.late_ms for t in trials], 0.99)
-    by_time = {lane.arm for lane in plan.lanes if lane.aim is Aim.GAPS}
+    by_time = {lane.arm for lane in plan.lanes if lane.aim in (Aim.GAPS, Aim.ELSEWHERE)}
     timed = [t.late_ms for t in trials if t.arm in by_time]
     if late_ms > MAX_LATE_HELD_MS or (timed and percentile(timed, 0.99) > MAX_LATE_MS):
         sentence = (
@@ -164,6 +171,29 @@ def _reuse_as_planned(plan: Plan, evidence: Evidence) -> Check:
         sentence = f"Undisturbed requests did not use connections as these arms mean to: {', '.join(wrong)}."
         return Check(name, Verdict.INCONCLUSIVE, sentence, "Run again; if it stays, look at the proxy's configuration.")
     return Check(name, Verdict.PASS, "Undisturbed requests reused connections in every arm that means to reuse.")
+
+
+def _equal_lanes(findings: Sequence[LaneFinding]) -> list[tuple[LaneFinding, LaneFinding]]:
+    """Arms that differ by nothing but their name."""
+    return [
+        (one, other)
+        for one, other in combinations(findings, 2)
+        if one.lane == msgspec.structs.replace(other.lane, arm=one.lane.arm)
+    ]
+
+
+def _equal_arms_agree(pairs: Sequence[tuple[LaneFinding, LaneFinding]]) -> Check:
+    """What differs between them is neither configuration nor chance, and may be all that differs between others."""
+    name = "equal arms"
+    for one, other in pairs:
+        counts = [(sum(t.lost for t in f.trials), len(f.trials)) for f in (one, other)]
+        if differ_by_chance(*counts[0], *counts[1]) < MAX_CHANCE:
+            told = " and ".join(
+                f"{lost} of {n} in {f.lane.name}" for f, (lost, n) in zip((one, other), counts, strict=True)
+            )
+            sentence = f"Two arms that are configured alike lost differently: {told}."
+            return Check(name, Verdict.INCONCLUSIVE, sentence, "Run again on a quieter machine.")
+    return Check(name, Verdict.PASS, f"{len(pairs)} pairs of arms that are configured alike lost alike.")
 
 
 def _reuses(lane: LanePlan, evidence: Evidence) -> bool | None:

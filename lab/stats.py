@@ -46,12 +46,33 @@ def interval(hits: int, n: int, confidence: float = 0.95) -> Interval:
     return exact(hits, n, confidence) if hits in (0, n) else wilson(hits, n, confidence)
 
 
+def differ_by_chance(hits: int, n: int, other_hits: int, other_n: int) -> float:
+    """How likely two samples with one share behind them differ at least as much as these (Fisher's exact test, 1935).
+
+    Two-sided: the sum over all tables that are no likelier than this one. 1 when either sample is empty.
+    """
+    total, both = n + other_n, hits + other_hits
+    if not n or not other_n:
+        return 1.0
+
+    def likelihood(count: int) -> float:
+        return exp(_log_choose(n, count) + _log_choose(other_n, both - count) - _log_choose(total, both))
+
+    seen = likelihood(hits) * (1 + 1e-9)  # tables that are as likely differ in the last bits
+    tables = (likelihood(count) for count in range(max(0, both - other_n), min(n, both) + 1))
+    return min(1.0, sum(table for table in tables if table <= seen))
+
+
 def percentile(values: list[float], share: float) -> float:
     """The value below which `share` (0..1) of the values lie, by nearest rank. ValueError when there are none."""
     if not values:
         raise ValueError("no values, no percentile")
     ordered = sorted(values)
     return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
+
+
+def _log_choose(n: int, k: int) -> float:
+    return lgamma(n + 1) - lgamma(k + 1) - lgamma(n - k + 1)
 
 
 def _at_most(k: int, n: int, p: float) -> float:

@@ -99,6 +99,7 @@ _EXPECTED_EFFECT = {
 _CONTROL_EFFECT = {
     Expect.LOST: Effect("plain", "breaks, as it must"),
     Expect.BOX: Effect("plain", "breaks where it meets the close only"),
+    Expect.MENDED: Effect("plain", "loses nothing, as it must"),
 }
 
 

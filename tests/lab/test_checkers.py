@@ -11,6 +11,7 @@ from lab.checkers import LaneFinding, credit, judge_lane
 from lab.findings import conclude
 from lab.model import Aim, Expect, Exposure, Verdict
 from lab.plan import LanePlan
+from lab.result import Check
 from lab.soundness import check_run
 from lab.stats import interval
 from lab.witness.evidence import Evidence
@@ -39,6 +40,8 @@ PREVENTION_HELD = lane(expect=Expect.MENDED, prevents=True)
 CRASH = lane(aim=Aim.CRASH, expect=Expect.EXECUTED_ONCE)
 DOUBLE = lane(aim=Aim.CRASH, expect=Expect.EXECUTED_TWICE)
 LAG = lane(aim=Aim.STALLED_PROXY)
+BEFORE = lane(aim=Aim.ELSEWHERE, expect=Expect.MENDED, at=0.5)
+AFTER = lane(aim=Aim.ELSEWHERE, expect=Expect.MENDED, at=1.5)
 
 
 @pytest.mark.parametrize(
@@ -79,6 +82,11 @@ LAG = lane(aim=Aim.STALLED_PROXY)
         pytest.param(DOUBLE, LOST, Verdict.INCONCLUSIVE, id="no crash, but the race"),
         pytest.param(LAG, LATE_LOOP, Verdict.PASS, id="FIN delivered, unnoticed"),
         pytest.param(LAG, LOST, Verdict.INCONCLUSIVE, id="crossings do not show lag"),
+        pytest.param(BEFORE, MISSED, Verdict.PASS, id="far before the close, on the same connection"),
+        pytest.param(BEFORE, FINE, Verdict.INCONCLUSIVE, id="far before the close, but the connection was new"),
+        pytest.param(BEFORE, [*MISSED, LOST[0]], Verdict.FAIL, id="lost far from the close"),
+        pytest.param(AFTER, FINE, Verdict.PASS, id="long after the close, on a new connection"),
+        pytest.param(AFTER, MISSED, Verdict.INCONCLUSIVE, id="long after, but the upstream had not closed"),
     ],
 )
 def test_judge_lane(lane_plan: LanePlan, trials: Sequence[Trial], expected: Verdict) -> None:
@@ -228,6 +236,31 @@ def test_an_arm_that_missed_is_not_hidden_by_many_that_did_not() -> None:
     checks = {check.name: check for check in check_run(plan(*lanes), evidence(), LOST, [missed, *found[1:]])}
     assert checks["aim"].verdict is Verdict.INCONCLUSIVE
     assert "arm0.POST" in checks["aim"].sentence
+
+
+def equal_arms(lost: int, other_lost: int, **differs: Any) -> Check | None:
+    """The check of two arms of 40 requests each, alike but for their names, and what `differs`."""
+    arms = []
+    for arm, count, changes in (("control", lost, {}), ("other", other_lost, differs)):
+        trials = tuple(trial(i, arm) if i < count else answered(i, arm) for i in range(40))
+        arms.append(LaneFinding(lane(arm, aim=Aim.GAPS, **changes), Verdict.PASS, "", trials, trials, ()))
+    checks = check_run(plan(*(found.lane for found in arms)), evidence(), LOST, arms)
+    return next((check for check in checks if check.name == "equal arms"), None)
+
+
+@pytest.mark.parametrize(
+    ("lost", "other_lost", "expected"),
+    [(20, 20, Verdict.PASS), (0, 0, Verdict.PASS), (12, 28, Verdict.PASS), (5, 35, Verdict.INCONCLUSIVE)],
+)
+def test_arms_that_are_configured_alike_must_lose_alike(lost: int, other_lost: int, expected: Verdict) -> None:
+    check = equal_arms(lost, other_lost)
+    assert check is not None
+    assert check.verdict is expected, check.sentence
+
+
+@pytest.mark.parametrize("differs", [{"method": "GET"}, {"rtt_ms": 60.0}, {"proxy": {"retry.policy": "always"}}])
+def test_arms_that_differ_are_not_compared(differs: dict[str, Any]) -> None:
+    assert equal_arms(5, 35, **differs) is None
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from math import comb, isclose
 
 import pytest
 
-from lab.stats import exact, interval, percentile, wilson
+from lab.stats import differ_by_chance, exact, interval, percentile, wilson
 
 
 @pytest.mark.parametrize(
@@ -61,3 +61,27 @@ def test_percentile_is_by_nearest_rank() -> None:
 def test_percentile_of_nothing_is_an_error() -> None:
     with pytest.raises(ValueError, match="no values"):
         percentile([], 0.5)
+
+
+@pytest.mark.parametrize(
+    ("hits", "n", "other_hits", "other_n", "p"),
+    [
+        (3, 4, 1, 4, 0.4857),  # Fisher's lady tasting tea
+        (1, 10, 11, 14, 0.0028),
+        (0, 20, 0, 20, 1.0),
+        (20, 20, 20, 20, 1.0),
+        (0, 40, 40, 40, 0.0),
+        (0, 0, 5, 9, 1.0),
+    ],
+)
+def test_two_shares_differ_by_chance(hits: int, n: int, other_hits: int, other_n: int, p: float) -> None:
+    assert isclose(differ_by_chance(hits, n, other_hits, other_n), p, abs_tol=0.00005)
+    assert isclose(differ_by_chance(other_hits, other_n, hits, n), p, abs_tol=0.00005)
+
+
+def test_equal_shares_seldom_seem_to_differ() -> None:
+    """By the sum over all outcomes of two samples of 30 with a share of 0.3: less often than the level says."""
+    often = [comb(30, k) * 0.3**k * 0.7 ** (30 - k) for k in range(31)]
+    for level in (0.05, 0.001):
+        seems = sum(often[a] * often[b] for a in range(31) for b in range(31) if differ_by_chance(a, 30, b, 30) < level)
+        assert 0 < seems < level

@@ -52,10 +52,19 @@ def test_it_does_not_with_its_evidence_spoilt(passed: tuple[Scenario, Path], tmp
     assert result.verdict is Verdict.INCONCLUSIVE
 
 
-@pytest.mark.parametrize("sabotage", ["upstream-ignores-timeout", "fixes-answer-themselves", "fixes-never-reuse"])
-@pytest.mark.parametrize("name", OTHERS)
+WHATEVER = ("upstream-ignores-timeout", "arms-swapped")
+OF_FIXES = ("fixes-answer-themselves", "fixes-never-reuse")  # where there is none, nothing would be spoilt
+SPOILT = [
+    (name, sabotage)
+    for name in OTHERS
+    for sabotage in (*WHATEVER, *(OF_FIXES if any(arm.is_fix for arm in SCENARIOS[name].arms) else ()))
+]
+
+
+@pytest.mark.parametrize(("name", "sabotage"), SPOILT)
 def test_it_does_not_when_the_run_is_spoilt(tmp_path: Path, name: str, sabotage: str) -> None:
-    words = ("--blocks", "1", "--trials", "16", "--runs", str(tmp_path), "--json", "--sabotage", sabotage)
-    ended = kalab("run", name, *words)
+    fix = [f"--arm={arm.name}" for arm in SCENARIOS[name].arms if arm.is_fix][:1]  # one will do, with its control
+    words = ("--blocks", "1", "--trials", "16", "--method", "POST", *fix, "--runs", str(tmp_path))
+    ended = kalab("run", name, *words, "--json", "--sabotage", sabotage)
     assert ended.code in (FAIL, INCONCLUSIVE), ended.stderr + ended.stdout
     assert ended.result["verdict"] != "pass"

@@ -31,6 +31,8 @@ from lab.model import Below, Scenario
 from lab.plan import Setup
 from lab.progress import Progress
 from lab.result import RunResult
+from lab.run_all import exit_code, run_all
+from lab.run_all import tell as tell_all
 from lab.runner import run as run_scenario
 from lab.sabotage import SABOTAGES
 from lab.store import read_result
@@ -58,6 +60,7 @@ Runs a scenario: makes the race happen, classes every request by what the wire s
 Examples:
   kalab run idle-close
   kalab run idle-close --short
+  kalab run --all --short
   kalab run idle-close --upstream node --method POST
   kalab run idle-close --wire netns
   kalab run idle-close --wire loopback --stall 200ms
@@ -105,7 +108,8 @@ def list_scenarios() -> None:
 
 @app.command("run", help=RUN_EXAMPLES)
 def run_command(
-    scenario: Annotated[str, typer.Argument(help="The scenario; `kalab list` names them.")],
+    scenario: Annotated[str | None, typer.Argument(help="The scenario; `kalab list` names them.")] = None,
+    every: Annotated[bool, typer.Option("--all", help="Every scenario, with one table and one page for all.")] = False,
     wire: WireOption = "relay",
     upstream: Annotated[str, typer.Option(help="The server behind the proxy: lab, or a real one by name.")] = "lab",
     arm: Annotated[list[str] | None, typer.Option(help="Only this arm (and its control); may be repeated.")] = None,
@@ -121,6 +125,8 @@ def run_command(
     as_json: JsonOption = False,
     sabotage: Annotated[str, typer.Option(help="Spoil the run on purpose; see docs/verdicts.md.")] = "",
 ) -> None:
+    if every or scenario is None:
+        _run_all(scenario, runs, as_json=as_json, wanted=every)
     chosen = choice("scenario", scenario, _scenarios())
     make = _wire(wire)
     idle_s = _keep_alive_s(keep_alive, chosen)
@@ -235,6 +241,25 @@ def _run(scenario: Scenario, setup: Setup, runs: Path, *, as_json: bool) -> None
         folder, result = uvloop.run(run_scenario(scenario, setup, _command_line(), runs, progress.step))
     _show(folder, result, as_json=as_json)
     raise typer.Exit(result.verdict.exit_code)
+
+
+def _run_all(scenario: str | None, runs: Path, *, as_json: bool, wanted: bool) -> NoReturn:
+    if not wanted:
+        raise UsageError(f"name a scenario, or --all for every one; there are: {', '.join(_scenarios())}")
+    if scenario is not None:
+        raise UsageError(f"--all runs every scenario: leave out {scenario}")
+    with Progress() as progress:
+        series = run_all(list(_scenarios().values()), _flags_for_all(), runs, progress.step)
+    if as_json:
+        print(msgspec.json.encode(series).decode())
+    else:
+        tell_all(series, Console(), runs)
+    raise typer.Exit(exit_code(series))
+
+
+def _flags_for_all(argv: Sequence[str] = sys.argv[2:]) -> list[str]:
+    """What was typed behind `run` and is meant for each scenario; the last --runs counts, and that is added."""
+    return [word for word in argv if word not in ("--all", "--json")]
 
 
 def _show(folder: Path, result: RunResult, *, as_json: bool) -> None:

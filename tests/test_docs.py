@@ -37,6 +37,7 @@ RUN_ELSEWHERE = {
     "make compiled",
     "kalab run idle-close --upstream uvicorn --keep-alive 5s --arm control --method POST --blocks 1 --trials 1000",
     "kalab demo",
+    "kalab run --all --short",
     "kalab proxy --config proxy.toml",
     "python -m proxy --config proxy.toml",
     "python -m pip install .",

@@ -72,7 +72,7 @@ class Group(NamedTuple):
 def render(result: RunResult) -> str:
     """The whole page."""
     curves = charted(result)
-    return _template().render(
+    return template("page.html").render(
         result=result,
         meaning=wording.MEANING[result.verdict],
         mark=wording.MARK,
@@ -178,7 +178,8 @@ def _line_glyph(look: str) -> Markup:
     return element("svg", line, head, viewBox="0 0 38 16", width=38, height=16, class_="glyph", aria_hidden="true")
 
 
-def _template() -> Template:
+def template(name: str) -> Template:
+    """A page of this folder, which escapes what is put in and knows no missing value."""
     folder = FileSystemLoader(Path(__file__).parent)
     made = Environment(loader=folder, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    return made.get_template("page.html")
+    return made.get_template(name)

@@ -70,10 +70,10 @@ def start(*words: str) -> subprocess.Popen[str]:
     )
 
 
-def conclusive(*words: str, rights: bool = True) -> Ended:
+def conclusive(*words: str, rights: bool = True, timeout_s: float = 100) -> Ended:
     """Runs a scenario with `--json` until its verdict is pass or fail; a last "inconclusive" is returned as it is."""
     for _ in range(ATTEMPTS - 1):
-        ended = kalab(*words, "--json", rights=rights)
+        ended = kalab(*words, "--json", rights=rights, timeout_s=timeout_s)
         if ended.code != INCONCLUSIVE:
             return ended
-    return kalab(*words, "--json", rights=rights)
+    return kalab(*words, "--json", rights=rights, timeout_s=timeout_s)

@@ -1,12 +1,13 @@
-"""Every scenario beside idle-close for real: passes in its short form, and does not when it is spoilt."""
+"""Every scenario for real, in one go: passes in its short form, and does not when it is spoilt."""
 
 import importlib
+import json
 import pkgutil
 import shutil
 from pathlib import Path
 
 import pytest
-from kalab import FAIL, INCONCLUSIVE, PASS, conclusive, kalab
+from kalab import FAIL, INCONCLUSIVE, PASS, USAGE, conclusive, kalab
 
 import scenarios
 from lab.findings import conclude
@@ -17,39 +18,53 @@ from lab.wire import best
 from lab.witness.evidence import load
 from lab.witness.trials import join
 
-pytestmark = [pytest.mark.race, pytest.mark.timeout(200)]
+pytestmark = [pytest.mark.race, pytest.mark.timeout(1300)]
 
 MODULES = [importlib.import_module(f"scenarios.{module.name}") for module in pkgutil.iter_modules(scenarios.__path__)]
 SCENARIOS: dict[str, Scenario] = {module.SCENARIO.name: module.SCENARIO for module in MODULES}
-OTHERS = [name for name in SCENARIOS if name != "idle-close"]  # that one has files of its own
+OTHERS = [name for name in SCENARIOS if name != "idle-close"]  # that one is spoilt in a file of its own
 
 
-@pytest.fixture(scope="module", params=OTHERS)
-def passed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Scenario, Path]:
-    """A scenario, and the folder of a short run of it that has passed."""
-    name: str = request.param
-    runs = tmp_path_factory.mktemp(name)
-    ended = conclusive("run", name, "--short", "--wire", best(), "--runs", str(runs))
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where `kalab run --all --short` has put what passed."""
+    folder = tmp_path_factory.mktemp("runs")
+    ended = conclusive("run", "--all", "--short", "--wire", best(), "--runs", str(folder), timeout_s=400)
     assert ended.code == PASS, ended.stderr + ended.stdout
-    assert ended.result["not_judged"] == []
-    return SCENARIOS[name], runs / name / "latest"
+    told = json.loads(ended.stdout)
+    assert [ran["scenario"] for ran in told] == list(SCENARIOS)
+    assert [(ran["result"]["verdict"], ran["result"]["not_judged"]) for ran in told] == [("pass", [])] * len(SCENARIOS)
+    page = (folder / "index.html").read_text()
+    assert all(f'href="{ran["folder"]}/report.html"' in page for ran in told)
+    assert all((folder / ran["folder"] / "report.html").is_file() for ran in told)
+    return folder
 
 
-def test_it_passes_and_verifies(passed: tuple[Scenario, Path]) -> None:
-    _, folder = passed
-    ended = kalab("verify", str(folder))
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_it_passes_and_verifies(runs: Path, name: str) -> None:
+    ended = kalab("verify", str(runs / name / "latest"))
     assert (ended.code, "verdict: pass" in ended.stdout) == (PASS, True), ended.stdout
 
 
-@pytest.mark.parametrize("name", SPOILS)
-def test_it_does_not_with_its_evidence_spoilt(passed: tuple[Scenario, Path], tmp_path: Path, name: str) -> None:
-    scenario, folder = passed
-    spoilt = Path(shutil.copytree(folder, tmp_path / "run"))
-    spoil(name, spoilt)
+@pytest.mark.parametrize("sabotage", SPOILS)
+@pytest.mark.parametrize("name", OTHERS)
+def test_it_does_not_with_its_evidence_spoilt(runs: Path, tmp_path: Path, name: str, sabotage: str) -> None:
+    spoilt = Path(shutil.copytree(runs / name / "latest", tmp_path / "run"))
+    spoil(sabotage, spoilt)
     plan = read_plan(spoilt)
     evidence = load(spoilt, plan)
-    result = conclude(scenario, plan, evidence, join(evidence), duration_s=1.0, files=())
+    result = conclude(SCENARIOS[name], plan, evidence, join(evidence), duration_s=1.0, files=())
     assert result.verdict is Verdict.INCONCLUSIVE
+
+
+def test_what_cannot_be_run_is_told_and_is_no_verdict(tmp_path: Path) -> None:
+    ended = kalab("run", "--all", "--arm", "half", "--trials", "8", "--blocks", "1", "--runs", str(tmp_path))
+    assert ended.code == USAGE
+    assert "idle-close: unknown arm 'half'; " in ended.stdout
+    assert "\nverdict of all: " in ended.stdout
+    page = (tmp_path / "index.html").read_text()
+    assert page.count("not run") == len(SCENARIOS) - 1
+    assert "inconclusive" in page.partition("</header>")[0]
 
 
 WHATEVER = ("upstream-ignores-timeout", "arms-swapped")

@@ -21,6 +21,7 @@ from bench.workloads import MIB, Workload
 
 ENOUGH_ROUNDS = 5
 SATURATED = 0.9
+OTHERS_MATTER = 0.1  # of a core, taken by what does not belong to the benchmark
 STOLEN_AT_MOST = 0.02
 SPREAD_AT_MOST = 0.5
 ON_SCHEDULE = 0.9  # of the requests that a fixed rate asks for; each connection pauses before its first, too
@@ -113,9 +114,12 @@ def _doubts_of_one(load: Workload, rounds: Sequence[Round], *, proxied: bool) ->
     runnable, *shares = (median(getattr(r, name) for r in whole) for name in ("runnable", *SHARES.values()))
     if runnable < SATURATED:
         who = ", ".join(f"{title} {share:.0%}" for title, share in zip(SHARES, shares, strict=True))
+        why = "the load generator or the upstream was the limit"
+        if shares[-1] >= OTHERS_MATTER:
+            why = "other programs kept the load generator or the upstream from working"
         found.append(
-            f"at work for only {runnable:.0%} of the time: the load generator or the upstream was the limit "
-            f"(of a core: {who}); give them more cores or a quieter machine"
+            f"at work for only {runnable:.0%} of the time: {why} (of a core: {who}); "
+            "give them more cores or a quieter machine"
         )
     costs = [r.cpu_us for r in whole]
     spread = (max(costs) - min(costs)) / median(costs)

@@ -53,7 +53,16 @@ def test_cost_is_cpu_time_per_completed_request() -> None:
         (rounds_of("nginx")[:4], 2, "4 whole rounds, a measurement takes 5"),
         (rounds_of("nginx", stolen_share=0.05), 2, "hypervisor took 5%"),
         (rounds_of("nginx", system_s=2.2), 2, "rounds differ by 67%"),
-        ([r._replace(runnable=0.7) for r in rounds_of("nginx")], 2, "at work for only 70% of the time"),
+        (
+            [r._replace(runnable=0.7) for r in rounds_of("nginx")],
+            2,
+            "time: the load generator or the upstream was the ",
+        ),
+        (
+            [r._replace(runnable=0.7, others_share=0.3) for r in rounds_of("nginx")],
+            2,
+            "70% of the time: other programs ",
+        ),
         (rounds_of("nginx", runnable=0.7), 2, ""),  # one bored round is an accident, the median is the limit
         ([r._replace(runnable=0.0) for r in rounds_of("direct")], 2, ""),  # nothing stands in the way to be busy
     ],

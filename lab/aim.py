@@ -23,6 +23,10 @@ PACE_NS = 150_000
 # How far a sweep reaches beyond the predicted window, in window widths before and after the close.
 SWEEP_FROM = 1.5
 SWEEP_TO = 0.5
+# How long before and after the upstream's idle timeout it is stopped, and when the requests are sent.
+FREEZE_BEFORE_NS = 400_000_000
+FIRE_BEFORE_NS = 350_000_000
+THAW_AFTER_NS = 100_000_000
 ELSEWHERE_SPREAD = 0.1  # of the idle timeout, over which shots far from the close are spread
 
 SETTLE_SLACK_S = 3.0
@@ -126,6 +130,28 @@ async def _crash(lane: Lane, block: int, shots: Sequence[Shot]) -> None:
     await lane.gather(block, shots, armed=True, held=0, closed_by_proxy=0)
 
 
+async def _frozen_upstream(lane: Lane, block: int, shots: Sequence[Shot]) -> None:
+    """The upstream is stopped from before its first timeout until after its last; the requests come in between.
+
+    When it wakes, its timers are due and its sockets are readable. Loops that run timers first close with the request
+    unread, and Linux sends RST.
+    """
+    close_ns = int(_idle_s(lane) * 1e9)
+    first, last = (choose(shot.primed.done_ns for shot in shots) + close_ns for choose in (min, max))
+    await until(first - FREEZE_BEFORE_NS)
+    lane.upstream.signal(signal.SIGSTOP)
+    try:
+        await until(first - FIRE_BEFORE_NS)
+        for i, shot in enumerate(shots):
+            moment = first - FIRE_BEFORE_NS + i * PACE_NS
+            await until(moment)
+            lane.fire(shot, block, i, "/", moment)
+        await until(last + THAW_AFTER_NS)
+    finally:
+        lane.upstream.signal(signal.SIGCONT)
+    await lane.gather(block, shots, armed=True, held=0, closed_by_proxy=0)
+
+
 async def _elsewhere(lane: Lane, block: int, shots: Sequence[Shot]) -> None:
     """Each shot at about the same idle age, where no close is. The answers are delayed as in a sweep."""
     spread_ns = int(ELSEWHERE_SPREAD * _idle_s(lane) * 1e9 / len(shots))
@@ -145,5 +171,6 @@ _AIMS: dict[Aim, Callable[[Lane, int, Sequence[Shot]], Awaitable[None]]] = {
     Aim.GAPS: _gaps,
     Aim.STALLED_PROXY: _stalled_proxy,
     Aim.CRASH: _crash,
+    Aim.FROZEN_UPSTREAM: _frozen_upstream,
     Aim.ELSEWHERE: _elsewhere,
 }

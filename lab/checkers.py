@@ -26,6 +26,7 @@ EXPOSED_BY = {
     Aim.GAPS: (Exposure.CROSSED, Exposure.UNREAD, Exposure.FIN_DELIVERED),
     Aim.STALLED_PROXY: (Exposure.FIN_DELIVERED,),
     Aim.CRASH: (Exposure.CLOSED_AFTER_ARRIVAL,),
+    Aim.FROZEN_UPSTREAM: (Exposure.UNREAD,),
 }
 
 

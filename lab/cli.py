@@ -303,8 +303,14 @@ def _keep_alive_s(text: str | None, scenario: Scenario) -> float:
     margins = (v.margin_ms for arm in scenario.arms for v in arm.change.values() if isinstance(v, Below))
     widest_ms = max(margins, default=0.0)
     if idle_s * 1000 <= 2 * widest_ms:
-        raise UsageError(f"--keep-alive {text}: too short for fixes {widest_ms:g} ms below it; give 1s or more")
+        raise UsageError(
+            f"--keep-alive {text}: too short for fixes {widest_ms:g} ms below it; give {_enough(widest_ms)}"
+        )
     return idle_s
+
+
+def _enough(margin_ms: float) -> str:
+    return f"{2 * margin_ms / 1000 + 0.1:.1f}s or more"
 
 
 def _rtt_ms(text: str | None, make: str, scenario: Scenario, keep_alive_s: float) -> float:

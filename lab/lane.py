@@ -59,10 +59,13 @@ class Shot:
 class Lane:
     """One arm with one method: its proxy, its link, its share of the client's log."""
 
-    def __init__(self, plan: Plan, lane: LanePlan, proxy: Child, address: Address, wire: Wire, log: EventLog) -> None:
+    def __init__(
+        self, plan: Plan, lane: LanePlan, proxy: Child, upstream: Child, address: Address, wire: Wire, log: EventLog
+    ) -> None:
         self.plan = plan
         self.lane = lane
         self.proxy = proxy
+        self.upstream = upstream  # other lanes may have the same, unless this one stops it
         self.wire = wire
         self._address = address
         self._log = log

@@ -77,6 +77,8 @@ class Aim(StrEnum):
     """Stop the proxy, hand it requests, then the FINs, and wake it: the FIN is in its kernel but unnoticed."""
     CRASH = "crash"
     """No idle close at all: the upstream executes the request and then dies. The look-alike."""
+    FROZEN_UPSTREAM = "frozen_upstream"
+    """Stop the upstream shortly before its idle timeout, fire, and wake it after: the requests lie unread there."""
     ELSEWHERE = "elsewhere"
     """Fire far from the close, at `Arm.at` times the idle timeout: nothing may be lost there."""
 

@@ -14,6 +14,7 @@ from lab.stats import interval
 from lab.witness.trials import Trial
 from lab.wording import share_text
 
+RACES = (Aim.HELD_FIN, Aim.GAPS, Aim.FROZEN_UPSTREAM)
 # Closes that differ by less are told as one, and as what the server was told.
 STEADY_MS = 10.0
 
@@ -54,7 +55,7 @@ def _example(findings: Sequence[LaneFinding]) -> Trial | None:
     chosen = choose(findings)
     if chosen is not None:
         return chosen[1]
-    plain = (f for f in findings if not f.lane.changes and f.lane.aim in (Aim.HELD_FIN, Aim.GAPS))
+    plain = (f for f in findings if not f.lane.changes and f.lane.aim in RACES)
     return next((trial for finding in plain for trial in _raced(finding)), None)
 
 
@@ -119,5 +120,5 @@ def _what_helped(findings: Sequence[LaneFinding], controls: Mapping[str, str]) -
 
 
 def _what_the_wire_hides(plan: Plan) -> list[str]:
-    proven = any(lane.arm == "retry-proven" for lane in plan.lanes)
+    proven = any(lane.arm == "retry-proven" and lane.aim is Aim.HELD_FIN for lane in plan.lanes)
     return [RELAY_PROVES_NOTHING] if plan.setup.wire == "relay" and proven else []

@@ -17,6 +17,9 @@ from upstreams.catalogue import SERVERS
 RTT_KEY = "wire.rtt_ms"
 PROXY, UPSTREAM = "proxy.", "upstream."
 
+BY_TIME = (Aim.GAPS, Aim.FROZEN_UPSTREAM, Aim.ELSEWHERE)
+"""Aims that need to know beforehand when the upstream closes, and to be on time."""
+
 # The window's edges are blurred by timers and scheduling; what falls this close to an edge is counted on neither side.
 EDGE_MS = 5.0
 
@@ -108,8 +111,7 @@ def aims_by_time(scenario: Scenario, setup: Setup) -> bool:
     """Whether any arm of this run needs to know beforehand when the upstream closes."""
     arms = [arm for arm in scenario.arms if arm.name in setup.arms]
     return setup.wire == "loopback" or any(
-        arm.aim in (Aim.GAPS, Aim.ELSEWHERE) or any(isinstance(v, Below) and v.measured for v in arm.change.values())
-        for arm in arms
+        arm.aim in BY_TIME or any(isinstance(v, Below) and v.measured for v in arm.change.values()) for arm in arms
     )
 
 

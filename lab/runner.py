@@ -131,7 +131,7 @@ async def _stop_wire(wire: Wire, log: EventLog) -> None:
 
 
 async def _calibrate(setup: Setup, wire: Wire, upstreams: Upstreams) -> Calibration:
-    port = await upstreams.port_for(CALIBRATION)
+    port, _ = await upstreams.serving(CALIBRATION)
     address = await wire.link(CALIBRATION, port, delay_s=setup.rtt_ms / 2000, gate=False)
     # A stall covers connections that are due together, so they must start together, as in a round.
     spread_s = 0.0 if setup.stall_ms else LAB_SPREAD_S if setup.upstream == "lab" else SPREAD_S
@@ -143,16 +143,19 @@ async def _open_lanes(
 ) -> list[Lane]:
     """A link and a proxy process for each lane, all proxies starting at the same time."""
 
-    async def open_lane(lane: LanePlan, proxy: Child) -> Lane:
-        return Lane(plan, lane, proxy, await proxy.announced(), wire, log)
+    async def open_lane(lane: LanePlan, proxy: Child, behind: Child) -> Lane:
+        return Lane(plan, lane, proxy, behind, await proxy.announced(), wire, log)
 
-    proxies = []
+    proxies, upstreams_of = [], []
     for lane in plan.lanes:
-        port = await upstreams.port_for(lane.name, lane.upstream, crash=lane.aim is Aim.CRASH)
+        port, behind = await upstreams.serving(
+            lane.name, lane.upstream, crash=lane.aim is Aim.CRASH, alone=lane.aim is Aim.FROZEN_UPSTREAM
+        )
+        upstreams_of.append(behind)
         dial = await wire.link(lane.name, port, delay_s=lane.rtt_ms / 2000, gate=False)
         proxies.append(_start_proxy(plan, lane, dial, children, folder))
     proxies = sabotage.swapped(plan.setup.sabotage, proxies)
-    return list(await asyncio.gather(*map(open_lane, plan.lanes, proxies)))
+    return list(await asyncio.gather(*map(open_lane, plan.lanes, proxies, upstreams_of)))
 
 
 def _start_proxy(plan: Plan, lane: LanePlan, dial: tuple[str, int], children: Children, folder: Path) -> Child:

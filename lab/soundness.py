@@ -15,7 +15,7 @@ import msgspec
 
 from lab.checkers import LaneFinding
 from lab.model import Aim, Verdict
-from lab.plan import LanePlan, Plan
+from lab.plan import BY_TIME, LanePlan, Plan
 from lab.result import Check
 from lab.stats import differ_by_chance, percentile
 from lab.witness.evidence import Evidence
@@ -93,7 +93,7 @@ def _schedule_kept(plan: Plan, evidence: Evidence, trials: Sequence[Trial]) -> C
         sentence = f"Of {planned} planned requests {len(trials)} were sent."
         return Check(name, Verdict.INCONCLUSIVE, sentence, remedy)
     late_ms = percentile([t.late_ms for t in trials], 0.99)
-    by_time = {lane.arm for lane in plan.lanes if lane.aim in (Aim.GAPS, Aim.ELSEWHERE)}
+    by_time = {lane.arm for lane in plan.lanes if lane.aim in BY_TIME}
     timed = [t.late_ms for t in trials if t.arm in by_time]
     if late_ms > MAX_LATE_HELD_MS or (timed and percentile(timed, 0.99) > MAX_LATE_MS):
         sentence = (

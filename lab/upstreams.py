@@ -28,8 +28,8 @@ class Upstreams:
     """Starts upstream processes and knows which port a lane's requests go to.
 
     One process serves all lanes, with three exceptions. Where the loop is stalled on purpose each lane has its own, for
-    a stall would hit them all. Lanes whose upstream is told something else share one that does it. And only the lab
-    upstream can be told to die after executing, so it serves those lanes.
+    a stall would hit them all, and so has one that stops its upstream. Lanes whose upstream is told something else
+    share one that does it. And only the lab upstream can be told to die after executing, so it serves those lanes.
     """
 
     def __init__(self, scenario: Scenario, setup: Setup, wire: Wire, children: Children, folder: Path) -> None:
@@ -38,19 +38,23 @@ class Upstreams:
         self._wire = wire
         self._children = children
         self._folder = folder
-        self._started: dict[str, int] = {}
+        self._started: dict[str, tuple[int, Child]] = {}
         self._server = SERVERS[setup.upstream]
 
     async def start(self) -> None:
         """Starts what calibration will need."""
-        await self.port_for(CALIBRATION)
+        await self.serving(CALIBRATION)
 
-    async def port_for(self, lane: str, told: Mapping[str, str] = NOTHING, *, crash: bool = False) -> int:
-        """The port that serves this lane; starts its process when there is none.
+    async def serving(
+        self, lane: str, told: Mapping[str, str] = NOTHING, *, crash: bool = False, alone: bool = False
+    ) -> tuple[int, Child]:
+        """The port that serves this lane, and the process, which is started when there is none.
 
-        `told`: what it does otherwise than the scenario says. `crash`: it dies after executing.
+        `told`: what it does otherwise than the scenario says. `crash`: it dies after executing. `alone`: it serves no
+        other lane.
         """
-        name = "-".join((self._process_of(lane, crash), *(f"{key}-{value}" for key, value in told.items())))
+        process = lane if alone else self._process_of(lane, crash)
+        name = "-".join((process, *(f"{key}-{value}" for key, value in told.items())))
         if name not in self._started:
             is_lab = self._setup.upstream == "lab" or crash
             self._started[name] = await (self._start_lab(name, lane, told) if is_lab else self._start_real(name))
@@ -67,7 +71,7 @@ class Upstreams:
         """The idle timeout that sabotage gives the upstream of the lanes, behind calibration's back; "": none."""
         return keep_alive_of_lanes(self._setup.sabotage, self._setup.keep_alive_s) if lane != CALIBRATION else ""
 
-    async def _start_lab(self, name: str, lane: str, told: Mapping[str, str]) -> int:
+    async def _start_lab(self, name: str, lane: str, told: Mapping[str, str]) -> tuple[int, Child]:
         setup = self._setup
         options = {
             **self._scenario.upstream,
@@ -85,9 +89,9 @@ class Upstreams:
         argv = [sys.executable, "-m", "upstreams.lab", *listen, *flags]
         child = self._children.start(f"upstream-{name}", argv, popen=self._wire.popen)
         ((_, port),) = await child.listening()
-        return port
+        return port, child
 
-    async def _start_real(self, name: str) -> int:
+    async def _start_real(self, name: str) -> tuple[int, Child]:
         setup = self._setup
         port = FIRST_PORT if self._wire.make == "netns" else _free_port()
         threads = setup.trials * OVERLAPPING_ROUNDS
@@ -100,7 +104,7 @@ class Upstreams:
         env = {"KALAB_EXECUTIONS": str(self._folder / f"executions-{name}.jsonl")}
         child = self._children.start(f"upstream-{name}", argv, popen=self._wire.popen, env=env, says_ready=False)
         await self._await_real(child, name, port)
-        return port
+        return port, child
 
     async def _await_real(self, child: Child, name: str, port: int) -> None:
         """A real server says nothing when it is ready; a connection tells."""

@@ -87,12 +87,20 @@ def _counts(plan: Plan, lane: LanePlan, trial: Trial) -> bool:
         return trial.exposure is (Exposure.NOT_EXPOSED if lane.at < 1 else Exposure.NEW_CONNECTION)
     if not lane.prevents:
         # Without a wire, what the stall makes is counted: requests unread at close(), and no stray crossing.
-        by_aim = EXPOSED_BY[lane.aim]
-        return trial.exposure in ((Exposure.UNREAD,) if _stalls(plan, lane) else by_aim)
+        by_aim = (Exposure.UNREAD,) if _stalls(plan, lane) else EXPOSED_BY[lane.aim]
+        return trial.exposure in by_aim or (lane.aim is Aim.GAPS and _met_the_close(trial))
     # A fix that prevents leaves no crossing to count, so there must have been a connection to keep requests off.
     if not trial.primed or trial.exposure is Exposure.NOT_SENT:
         return False
     return _inside(plan, lane, trial) if lane.aim is Aim.GAPS else trial.armed
+
+
+def _met_the_close(trial: Trial) -> bool:
+    """Whether a request that the wire handed over just before the FIN came after the upstream's close() all the same.
+
+    A close with the request unread would have been a reset, and one that was read would have been executed.
+    """
+    return trial.exposure is Exposure.CLOSED_AFTER_ARRIVAL and not trial.executions
 
 
 def _needed(plan: Plan) -> int:

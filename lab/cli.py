@@ -258,8 +258,9 @@ def _run_all(scenario: str | None, runs: Path, *, as_json: bool, wanted: bool) -
 
 
 def _flags_for_all(argv: Sequence[str] = sys.argv[2:]) -> list[str]:
-    """What was typed behind `run` and is meant for each scenario; the last --runs counts, and that is added."""
-    return [word for word in argv if word not in ("--all", "--json")]
+    """What was typed behind `run` and is meant for each scenario; their folder is told them anew."""
+    words = [word for word in argv if word not in ("--all", "--json") and not word.startswith("--runs=")]
+    return [word for before, word in zip(["", *words], words, strict=False) if "--runs" not in (before, word)]
 
 
 def _show(folder: Path, result: RunResult, *, as_json: bool) -> None:
@@ -332,4 +333,4 @@ def _stall_ms(text: str, upstream: str) -> float:
 
 
 def _command_line(argv: Iterable[str] = sys.argv[1:]) -> str:
-    return " ".join(["kalab", *argv])
+    return " ".join(["kalab", *(word for word in argv if word != "--json")])

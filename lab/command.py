@@ -6,6 +6,7 @@ import os
 import sys
 
 CANNOT = 4
+INTERRUPTED = 130
 
 
 def main() -> None:
@@ -25,4 +26,6 @@ def main() -> None:
             file=sys.stderr,
         )
         sys.exit(CANNOT)
+    except KeyboardInterrupt:  # while it is still being loaded
+        sys.exit(INTERRUPTED)
     lab_main()

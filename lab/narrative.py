@@ -21,8 +21,8 @@ STEADY_MS = 10.0
 NOTHING = "No request was lost to the race, so this run shows nothing about it."
 NONE_TO_LOSE = "No request was lost, and none was to be: all were sent far from the close."
 RELAY_PROVES_NOTHING = (
-    "On the relay wire nothing can be proven unprocessed, for the relay acknowledges for the upstream (retry-proven); "
-    "--wire netns can prove it."
+    "On the relay wire nothing can be proven unprocessed, for the relay acknowledges for the upstream ({}); "
+    "--wire netns can prove it, if the close is no reset."
 )
 
 
@@ -101,11 +101,12 @@ def _lost(finding: LaneFinding) -> str:
 
 
 def _what_helped(findings: Sequence[LaneFinding], controls: Mapping[str, str]) -> list[str]:
-    """Fixes of the plain race on the wire as it is: nothing that needs another distance or a stopped proxy."""
+    """Fixes of the race on the wire as it is: nothing that needs another distance, a stopped proxy or a crash."""
     fixes = [
         f
         for f in findings
-        if controls.get(f.lane.arm) == "control"
+        if f.lane.arm in controls
+        and f.lane.aim in RACES
         and f.verdict is Verdict.PASS
         and all(change.key != RTT_KEY for change in f.lane.changes)
     ]
@@ -120,5 +121,6 @@ def _what_helped(findings: Sequence[LaneFinding], controls: Mapping[str, str]) -
 
 
 def _what_the_wire_hides(plan: Plan) -> list[str]:
-    proven = any(lane.arm == "retry-proven" and lane.aim is Aim.HELD_FIN for lane in plan.lanes)
-    return [RELAY_PROVES_NOTHING] if plan.setup.wire == "relay" and proven else []
+    held = (lane for lane in plan.lanes if lane.aim is Aim.HELD_FIN)
+    proven = list(dict.fromkeys(lane.arm for lane in held if lane.proxy.get("retry.policy") == "when_proven"))
+    return [RELAY_PROVES_NOTHING.format(", ".join(proven))] if plan.setup.wire == "relay" and proven else []

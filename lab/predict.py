@@ -46,7 +46,7 @@ class Case(msgspec.Struct, frozen=True):
     order: Order = Order.NEWEST
     service_s: float = 0.05
     """How long a request keeps its connection busy, round trip included. Counts for `newest`."""
-    connections: int = 8
+    connections: int = 1
     """Connections in the pool. Counts for `oldest`."""
     upstream_lag_s: float = 0.0
     """How long the upstream may be blind before it closes: L_u."""
@@ -122,7 +122,7 @@ def _newest(case: Case, low: float, high: float) -> float:
     """Of each level of concurrency: how often it is reached, times how often its connection is then in the window."""
     load = case.rate * case.service_s
     met = below = 0.0
-    for level in range(int(load + TAIL * sqrt(load) + TAIL)):
+    for level in range(max(0, int(load - TAIL * sqrt(load))), int(load + TAIL * sqrt(load) + TAIL)):
         here = exp(level * log(load) - load - lgamma(level + 1)) if load > 0 else float(level == 0)
         below += here
         if below > 0:

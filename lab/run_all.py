@@ -20,6 +20,7 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
+from lab.errors import UsageError
 from lab.model import Scenario, Verdict
 from lab.report import overview
 from lab.result import RunResult
@@ -51,14 +52,21 @@ class Ran(msgspec.Struct, frozen=True):
 
 
 def run_all(scenarios: Sequence[Scenario], flags: Sequence[str], runs: Path, say: Say) -> list[Ran]:
-    """Runs them, and writes `index.html` into the folder of runs. Progress goes to `say`, one line a step."""
-    series = []
-    for scenario in scenarios:
-        ran = _run(scenario, flags, runs, say)
-        series.append(ran)
-        say(_line(ran))
-    if any(ran.result for ran in series):
-        overview.write(series, runs / "index.html")
+    """Runs them, and writes `index.html` into the folder of runs. Progress goes to `say`, one line a step.
+
+    Raises UsageError if a flag is wrong for one of them.
+    """
+    series: list[Ran] = []
+    try:
+        for scenario in scenarios:
+            ran = _run(scenario, flags, runs, say)
+            if ran.code == UsageError.exit_code:
+                raise UsageError(f"{ran.scenario}: {ran.why_not}")
+            series.append(ran)
+            say(_line(ran))
+    finally:  # also of what was done before somebody had enough
+        if any(ran.result for ran in series):
+            overview.write(series, runs / "index.html")
     return series
 
 
@@ -86,7 +94,9 @@ def tell(series: Sequence[Ran], console: Console, runs: Path) -> None:
         if ran.why_not:
             console.print(f"{ran.scenario}: {ran.why_not}", soft_wrap=True, markup=False, highlight=False)
     done = [ran.result for ran in series if ran.result]
-    console.print(f"\nverdict of all: {Verdict.worst(result.verdict for result in done).value}", highlight=False)
+    missing = len(series) - len(done)
+    verdict = f"none, {missing} could not be run" if missing else Verdict.worst(one.verdict for one in done).value
+    console.print(f"\nverdict of all: {verdict}", highlight=False)
     if done:
         console.print(f"overview: {runs / 'index.html'}", soft_wrap=True, markup=False, highlight=False)
 
@@ -102,8 +112,10 @@ def _run(scenario: Scenario, flags: Sequence[str], runs: Path, say: Say) -> Ran:
                     said = line.strip() or said
                     say(f"{scenario.name}: {said}")
             except KeyboardInterrupt:
+                before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C must not cut this short
                 process.send_signal(signal.SIGINT)  # it stops what it has started
                 process.wait()
+                signal.signal(signal.SIGINT, before)
                 raise
         out.seek(0)
         stdout = out.read()

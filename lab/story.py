@@ -20,6 +20,7 @@ from lab.result import ArmResult, Check, GapCurve, NotJudged, RunResult
 from lab.wording import MEANING, control_of, effect, encodable, harmful_changes, share_text, time_text
 
 COLUMNS = 100
+FEWEST_POINTS = 3  # of a curve that says anything; short runs have too few trials for more
 
 STYLES = {Verdict.PASS: "bold green", Verdict.FAIL: "bold red", Verdict.INCONCLUSIVE: "bold yellow"}
 TONES = {"good": "green", "bad": "red", "harm": "magenta", "open": "yellow", "plain": ""}
@@ -33,7 +34,7 @@ def tell(result: RunResult, console: Console, report: str = "") -> None:
     if result.arms:
         teller.blank()
         teller.table(result.arms)
-    for curve in [curve for curve in result.curves if curve.points][:1]:  # short runs have too few trials for one
+    for curve in [curve for curve in result.curves if len(curve.points) > FEWEST_POINTS][:1]:
         teller.blank()
         teller.gaps(curve)
     teller.arms_that_did_not_pass(result.arms)

@@ -60,6 +60,18 @@ AFTER = lane(aim=Aim.ELSEWHERE, expect=Expect.MENDED, at=1.5)
         pytest.param(
             BLIND, [*BOX, trial(60, exposure=Exposure.NOT_EXPOSED)], Verdict.FAIL, id="lost to something else"
         ),
+        pytest.param(
+            BLIND,
+            [*BOX, trial(60, exposure=Exposure.CLOSED_AFTER_ARRIVAL)],
+            Verdict.PASS,
+            id="handed over just before the FIN, and not executed",
+        ),
+        pytest.param(
+            BLIND,
+            [*BOX, trial(60, exposure=Exposure.CLOSED_AFTER_ARRIVAL, executions=1)],
+            Verdict.FAIL,
+            id="executed, and lost",
+        ),
         pytest.param(CURE, RETRIED, Verdict.PASS, id="repeated and answered"),
         pytest.param(CURE, LOST, Verdict.FAIL, id="a cure that cures nothing"),
         pytest.param(CURE, FINE, Verdict.INCONCLUSIVE, id="a cure that had nothing to cure"),

@@ -23,9 +23,8 @@ def finding(lane_plan: LanePlan, exposed: Sequence[Trial] = LOST, **changes: Any
     return LaneFinding(lane=lane_plan, trials=tuple(exposed), exposed=tuple(exposed), **{**ordinary, **changes})
 
 
-def fix(arm: str, expect: Expect, *, prevents: bool = False, method: str = "POST", key: str = "proxy.x") -> LaneFinding:
-    changes = (Change(key, "a", "b"),)
-    return finding(lane(arm, expect=expect, prevents=prevents, method=method, changes=changes), OTHERS)
+def fix(arm: str, expect: Expect, *, key: str = "proxy.x", **of_lane: Any) -> LaneFinding:
+    return finding(lane(arm, expect=expect, changes=(Change(key, "a", "b"),), **of_lane), OTHERS)
 
 
 CONTROL = finding(lane())
@@ -49,7 +48,7 @@ def test_only_fixes_of_the_plain_race_are_praised() -> None:
         CONTROL,
         fix("order-timeouts", Expect.MENDED, prevents=True),
         fix("thin-margin-near", Expect.MENDED, prevents=True, key="wire.rtt_ms"),
-        fix("lag-look", Expect.MENDED, prevents=True),
+        fix("lag-look", Expect.MENDED, prevents=True, aim=Aim.STALLED_PROXY),
         fix("retry-safe", Expect.MENDED, method="GET"),
         fix("retry-safe", Expect.LOST),
     )
@@ -73,8 +72,10 @@ def test_unread_requests_are_told_as_such() -> None:
 
 @pytest.mark.parametrize(("wire", "told_so"), [("relay", True), ("netns", False)])
 def test_what_a_relay_hides_is_said(wire: str, told_so: bool) -> None:
-    proven = lane("retry-proven")
-    assert (RELAY_PROVES_NOTHING in told(CONTROL, the_plan=plan(proven, wire=wire))) is told_so
+    proven = lane("retry-proven", proxy={"retry.policy": "when_proven"})
+    crash = lane("crash-retry-proven", aim=Aim.CRASH, proxy={"retry.policy": "when_proven"})
+    text = told(CONTROL, the_plan=plan(proven, crash, wire=wire))
+    assert (RELAY_PROVES_NOTHING.format("retry-proven") in text) is told_so
 
 
 def test_a_run_without_losses_shows_nothing() -> None:

@@ -16,7 +16,7 @@ import msgspec
 import pytest
 
 from lab.predict import Case, Order, predict
-from lab.predict_command import length, told
+from lab.predict_command import length, moment, told
 
 CLOSED_AFTER = Case(upstream_idle_s=5.0, proxy_idle_s=60.0, rtt_s=0.05, rate=20.0)
 
@@ -134,6 +134,19 @@ def test_it_is_told_in_sentences(changes: dict[str, object], sentence: str) -> N
 
 
 @pytest.mark.parametrize(
+    ("age_s", "text"),
+    [(4.998, "4.998 s"), (299.999, "299.999 s"), (3599.9999996, "3599.999999 s"), (0.5, "0.5 s"), (inf, "any time")],
+)
+def test_a_limit_is_never_rounded_up(age_s: float, text: str) -> None:
+    assert moment(age_s) == text
+
+
+def test_a_busy_proxy_is_predicted_at_once() -> None:
+    found = predict(case(rate=1e6))
+    assert 0 < found.share < 1e-6
+
+
+@pytest.mark.parametrize(
     ("duration_s", "text"),
     [
         (0.00005, "0.05 ms"),
@@ -172,13 +185,27 @@ def test_the_docs_show_what_it_says() -> None:
         ("--upstream-idle 5s --proxy-idle 4s --rate 1 --rtt off", "error: --rtt off: give a length of time, such as "),
         (
             "--upstream-idle 5s --proxy-idle 4s --rate inf",
-            "error: --rate inf: give a number of requests a second, such as",
+            "error: Invalid value for '--rate'",
         ),
         (
             "--upstream-idle 5s --proxy-idle 4s --rate 1 --order newst",
             "error: unknown order 'newst'; did you mean newest?",
         ),
         ("--upstream-idle 5s --proxy-idle 4s", "error: Missing option '--rate'."),
+        ("--upstream-idle 0s --proxy-idle 4s --rate 1", "error: --upstream-idle 0s: it must be longer than 0"),
+        ("--upstream-idle 5s --proxy-idle 4s --rate 1e9", "error: Invalid value for '--rate'"),
+        (
+            "--upstream-idle 5s --proxy-idle 9s --rate 1 --order oldest",
+            "error: --order oldest: say how many connections",
+        ),
+        (
+            "--upstream-idle 5s --proxy-idle 9s --rate 1 --connections 9",
+            "error: --connections 9: they count with --order",
+        ),
+        (
+            "--upstream-idle 5s --proxy-idle 9s --rate 1 --order one --service 1s",
+            "error: --service 1s: it counts with ",
+        ),
         (
             "--upstream-idle 5s --upstream-early 5s --proxy-idle 4s --rate 1",
             "error: --upstream-early 5s: it must be shorter than --upstream-idle",

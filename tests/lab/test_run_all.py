@@ -45,13 +45,17 @@ def test_each_has_a_row_and_the_last_line_says_where_the_page_is() -> None:
     rows = [line.split() for line in text.splitlines() if line[:2] in ("a ", "b ", "d ")]
     assert [row[:2] for row in rows] == [["a", "pass"], ["b", "fail"], ["d", "not"]]
     assert "d: the netns wire cannot be built here: no [rights]\n" in text
-    assert "verdict of all: fail" in text
+    assert "verdict of all: none, 1 could not be run" in text
     assert text.endswith("overview: runs/index.html\n")
+
+
+def test_the_verdict_of_all_is_the_worst() -> None:
+    assert "verdict of all: fail\n" in told([PASSED, OPEN, FAILED])
 
 
 def test_without_a_result_there_is_no_page_to_name() -> None:
     text = told([CANNOT])
-    assert "verdict of all: inconclusive" in text
+    assert "verdict of all: none, 1 could not be run" in text
     assert "index.html" not in text
 
 

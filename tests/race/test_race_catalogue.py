@@ -2,12 +2,15 @@
 
 import importlib
 import json
+import os
 import pkgutil
 import shutil
+import signal
+import time
 from pathlib import Path
 
 import pytest
-from kalab import FAIL, INCONCLUSIVE, PASS, USAGE, conclusive, kalab
+from kalab import FAIL, INCONCLUSIVE, PASS, USAGE, conclusive, kalab, start
 
 import scenarios
 from lab.findings import conclude
@@ -57,14 +60,32 @@ def test_it_does_not_with_its_evidence_spoilt(runs: Path, tmp_path: Path, name: 
     assert result.verdict is Verdict.INCONCLUSIVE
 
 
-def test_what_cannot_be_run_is_told_and_is_no_verdict(tmp_path: Path) -> None:
-    ended = kalab("run", "--all", "--arm", "half", "--trials", "8", "--blocks", "1", "--runs", str(tmp_path))
+def test_a_mistake_ends_the_series_and_keeps_what_was_done(tmp_path: Path) -> None:
+    words = ("--arm=one", "--method=POST", "--trials=8", "--blocks=1")
+    ended = kalab("run", "--all", *words, "--runs", str(tmp_path))
     assert ended.code == USAGE
-    assert "idle-close: unknown arm 'half'; " in ended.stdout
-    assert "\nverdict of all: " in ended.stdout
-    page = (tmp_path / "index.html").read_text()
-    assert page.count("not run") == len(SCENARIOS) - 1
-    assert "inconclusive" in page.partition("</header>")[0]
+    assert ended.stderr.splitlines()[-1].startswith("error: close-forms: unknown arm 'one'; ")
+    assert "close-forms" not in (tmp_path / "index.html").read_text()
+    assert read_plan(tmp_path / "a-a" / "latest").command == "kalab run a-a " + " ".join(
+        (*words, "--runs", str(tmp_path))
+    )
+
+
+def test_an_interrupt_stops_everything_and_keeps_what_was_done(tmp_path: Path) -> None:
+    process = start("run", "--all", "--short", "--method", "POST", "--runs", str(tmp_path))
+    assert process.stderr is not None
+    for line in process.stderr:
+        if line.startswith("close-forms: block 1"):
+            break
+    for _ in range(3):
+        os.killpg(process.pid, signal.SIGINT)
+        time.sleep(0.1)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert stderr.splitlines()[-1] == "error: interrupted; everything that was started is stopped"
+    assert "close-forms" not in (tmp_path / "index.html").read_text()
+    with pytest.raises(ProcessLookupError):  # the whole group is gone
+        os.killpg(process.pid, 0)
 
 
 WHATEVER = ("upstream-ignores-timeout", "arms-swapped")

@@ -301,6 +301,8 @@ def _keep_alive_s(text: str | None, scenario: Scenario) -> float:
     if text is None:
         return scenario.keep_alive_s
     idle_s = seconds("--keep-alive", text)
+    if not idle_s:
+        raise UsageError(f"--keep-alive {text}: it must be longer than 0")
     margins = (v.margin_ms for arm in scenario.arms for v in arm.change.values() if isinstance(v, Below))
     widest_ms = max(margins, default=0.0)
     if idle_s * 1000 <= 2 * widest_ms:
@@ -320,6 +322,10 @@ def _rtt_ms(text: str | None, make: str, scenario: Scenario, keep_alive_s: float
             raise UsageError("--rtt needs something between proxy and upstream: use --wire relay or netns")
         return 0.0
     rtt_s = seconds("--rtt", text) if text else scenario.rtt_ms / 1000
+    if rtt_s > keep_alive_s / 4 and not text:
+        raise UsageError(
+            f"--keep-alive {keep_alive_s:g}s: too short for this scenario's round trip of {rtt_s * 1000:g} ms"
+        )
     if rtt_s > keep_alive_s / 4:
         raise UsageError(f"--rtt {text}: at most a quarter of the upstream's idle timeout ({keep_alive_s:g}s)")
     return rtt_s * 1000

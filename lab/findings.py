@@ -14,7 +14,7 @@ from lab.curves import curves
 from lab.example import ladder
 from lab.model import Aim, Exposure, Scenario, Verdict
 from lab.narrative import narrate
-from lab.plan import EDGE_MS, Plan
+from lab.plan import BY_TIME, EDGE_MS, Plan
 from lab.result import ArmResult, Check, RunResult
 from lab.soundness import check_run
 from lab.stats import interval
@@ -50,7 +50,7 @@ def conclude(
     setup = plan.setup
     controls = {arm.name: arm.control for arm in scenario.arms if arm.control}
     findings = credit([judge_lane(plan, lane, trials) for lane in plan.lanes], controls)
-    seen = _closes_seen(evidence, trials)
+    seen = _closes_seen(plan, evidence, trials)
     closes = plan.calibration.close_ms if plan.calibration.measured else seen
     checks = [_upstream_closes(plan, closes, seen), *(check_run(plan, evidence, trials, findings) if findings else ())]
     sound = all(check.verdict is Verdict.PASS for check in checks)
@@ -85,9 +85,11 @@ def conclude(
     )
 
 
-def _closes_seen(evidence: Evidence, trials: Sequence[Trial]) -> list[float]:
-    """The idle ages at which the upstream closed under the requests that crossed its FIN."""
+def _closes_seen(plan: Plan, evidence: Evidence, trials: Sequence[Trial]) -> list[float]:
+    """The idle ages at which the upstream closed: under requests that crossed its FIN, or where none was near it."""
     conns = {trial.conn for trial in trials if trial.exposure is Exposure.CROSSED}
+    far = {lane.name for lane in plan.lanes if lane.aim is Aim.ELSEWHERE}
+    conns |= {conn for conn, named in evidence.flows.items() if any(flow.link in far for flow in named)}
     ages = (idle_ms_at_close(flow) for conn in conns for flow in evidence.flows.get(conn, []))
     return sorted(age for age in ages if age is not None)
 
@@ -102,6 +104,9 @@ def _upstream_closes(plan: Plan, closes: Sequence[float], seen: Sequence[float])
     measured = f"{min(closes):.1f}–{max(closes):.1f} ms"
     if min(closes) < told_ms * 0.9:
         return Check(name, Verdict.INCONCLUSIVE, f"Told {told_ms:.0f} ms, it closed after {measured}.", remedy)
+    if not seen and _must_be_seen(plan):
+        sentence = "In the run no idle connection was closed, so nothing was far from a close either."
+        return Check(name, Verdict.INCONCLUSIVE, sentence, "Run more than one block (--blocks).")
     moved_ms = abs(median(seen) - plan.calibration.middle) if seen and _aimed_by_time(plan) else 0.0
     if moved_ms > max(EDGE_MS, plan.setup.rtt_ms / 4):
         sentence = f"Measured before the run it closed after {measured}; in the run, after {median(seen):.1f} ms."
@@ -110,7 +115,12 @@ def _upstream_closes(plan: Plan, closes: Sequence[float], seen: Sequence[float])
 
 
 def _aimed_by_time(plan: Plan) -> bool:
-    return any(lane.aim is Aim.GAPS for lane in plan.lanes)
+    return any(lane.aim in BY_TIME for lane in plan.lanes)
+
+
+def _must_be_seen(plan: Plan) -> bool:
+    """Whether the wire must have seen closes: nothing else tells that what is far from them is that."""
+    return plan.setup.wire != "loopback" and any(lane.aim is Aim.ELSEWHERE for lane in plan.lanes)
 
 
 def _arm(scenario: Scenario, finding: LaneFinding, evidence: Evidence) -> ArmResult:

@@ -11,7 +11,7 @@ import msgspec
 
 from lab.model import Aim, Arm, Below, Expect, Hint, Scenario
 from lab.result import Change, NotJudged
-from proxy.config import ProxyConfig
+from proxy.config import ProxyConfig, parse_duration
 from upstreams.catalogue import SERVERS
 
 RTT_KEY = "wire.rtt_ms"
@@ -138,6 +138,22 @@ def _needs_of(arm: Arm) -> list[str]:
     return ["script"] if any(key.startswith(UPSTREAM) for key in arm.change) else []
 
 
+def _hint_that_is_none(scenario: Scenario, arm: Arm, setup: Setup) -> list[str]:
+    """Why an arm whose upstream says something else than it does cannot say it, with this idle timeout."""
+    hints = [value for value in arm.change.values() if isinstance(value, Hint)]
+    if not hints:
+        return []
+    if setup.keep_alive_s != int(setup.keep_alive_s):
+        return [f"hints count whole seconds, and {setup.keep_alive_s:g} s is none"]
+    changed = {
+        **scenario.proxy,
+        **_of(PROXY, {key: value for key, value in arm.change.items() if isinstance(value, str)}),
+    }
+    margin_s = float(parse_duration(changed.get("pool.hint_margin", f"{float(HINT_MARGIN_S):g}s")))
+    told_s = int(setup.keep_alive_s) + hints[0].plus_s
+    return [f"of a hint of {told_s} s nothing is left after {margin_s:g} s of margin"] if told_s <= margin_s else []
+
+
 def _no_hint(setup: Setup) -> str:
     # The lab's own upstream is told to send it, by the scenario.
     if setup.upstream != "lab" and not SERVERS[setup.upstream].sends_hint:
@@ -165,6 +181,7 @@ def lay_out(
         if arm.name not in setup.arms:
             continue
         reasons = [missing[need] for need in (*arm.needs, *_needs_of(arm)) if missing[need]]
+        reasons += _hint_that_is_none(scenario, arm, setup)
         if reasons:
             not_judged.append(NotJudged(arm.name, arm.title, reasons[0]))
             continue

@@ -80,12 +80,17 @@ class Prediction(msgspec.Struct, frozen=True):
 def predict(case: Case) -> Prediction:
     """What is to be expected. Each figure is of one proxy process and one upstream."""
     margin_s = case.rtt_s + case.upstream_lag_s + case.proxy_lag_s + case.early_s
-    closes = [case.upstream_idle_s - case.early_s + _part(i) * (case.early_s + case.tick_s) for i in range(CLOSES)]
-    windows = [(low, high) for low, high in (_window(case, close) for close in closes) if low < high]
-    lost = sum(_lost(case, *window) for window in windows) / CLOSES
+    first, last = case.upstream_idle_s - case.early_s, case.upstream_idle_s + case.tick_s
+    end = min(last, case.proxy_idle_s + margin_s - case.early_s)  # a later close finds no connection in use
+    dangerous = 0.0 if end <= first else (end - first) / (last - first)
+    if end == last == first < inf:
+        dangerous = float(margin_s > 0)
+    closes = [first + (i + 0.5) / CLOSES * (end - first) for i in range(CLOSES)] if dangerous else []
+    lost = dangerous * sum(_lost(case, *_window(case, close)) for close in closes) / CLOSES
     per_second = case.rate * lost
+    low, high = _window(case, first)
     return Prediction(
-        window_s=max((high - low for low, high in windows), default=0.0),
+        window_s=high - low if dangerous else 0.0,
         from_s=max(0.0, case.upstream_idle_s - case.early_s - case.rtt_s - case.upstream_lag_s),
         to_s=min(case.upstream_idle_s + case.tick_s, case.proxy_idle_s) + case.proxy_lag_s,
         share=lost,
@@ -94,10 +99,6 @@ def predict(case: Case) -> Prediction:
         margin_s=margin_s,
         safe_idle_s=case.upstream_idle_s - margin_s,
     )
-
-
-def _part(i: int) -> float:
-    return (i + 0.5) / CLOSES
 
 
 def _window(case: Case, close_s: float) -> tuple[float, float]:
@@ -132,7 +133,11 @@ def _newest(case: Case, low: float, high: float) -> float:
 
 def _oldest(case: Case, low: float, high: float) -> float:
     """The integral of Erlang's density, by Simpson's rule: differences of its tails would vanish."""
-    n, rate, width = case.connections, case.rate, (high - low) / STEPS
+    n, rate = case.connections, case.rate
+    reach = (12 * sqrt(n) + 40) / rate  # beyond that from the mean there is nothing to add up
+    if low < n / rate + reach and high > n / rate - reach:
+        low, high = max(low, n / rate - reach), min(high, n / rate + reach)
+    width = (high - low) / STEPS
 
     def density(age: float) -> float:
         if age <= 0:
@@ -140,7 +145,7 @@ def _oldest(case: Case, low: float, high: float) -> float:
         return exp(n * log(rate) + (n - 1) * log(age) - rate * age - lgamma(n))
 
     inner = sum((4 if i % 2 else 2) * density(low + i * width) for i in range(1, STEPS))
-    return (density(low) + inner + density(high)) * width / 3
+    return min(1.0, (density(low) + inner + density(high)) * width / 3)
 
 
 def _between(rate: float, low: float, high: float) -> float:

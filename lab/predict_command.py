@@ -13,6 +13,7 @@ from lab.flags import choice, seconds
 from lab.predict import DAY_S, Case, Order, Prediction, predict
 
 NEVER_DAYS = 36_525
+NEVER = "practically never, less than one in 100 years"
 SPARE_S = 1.0  # what is left between what is needed and what is advised, if there is room for it
 
 HELP = """
@@ -93,24 +94,25 @@ def told(case: Case, found: Prediction) -> list[str]:
         ages = f"{spread} {moment(found.from_s)} to {moment(found.to_s)} after the last answer"
         lines.append(f"Lost is what is sent on it in a window of {length(found.window_s)}, {ages}.")
         lines.append(f"Expected: {how_often(case, found)}.")
+    elif case.proxy_idle_s <= found.safe_idle_s:
+        margin = length(found.margin_s)
+        lines.append(f"Nothing is lost: the proxy gives up first, by at least the {margin} that it takes.")
     else:
-        lines.append(
-            f"Nothing is lost: the proxy gives up first, by at least the {length(found.margin_s)} that it takes."
-        )
+        lines.append("Nothing is lost as long as the way takes no time and nobody is ever late: give --rtt.")
     return [*lines, _advice(found), "", *_assumptions(case)]
 
 
 def how_often(case: Case, found: Prediction) -> str:
     """So many of the requests, and how soon that is."""
     if not found.share:
-        return "nothing, as nothing is sent" if not case.rate else "less than can be computed"
+        return "nothing, as nothing is sent" if not case.rate else NEVER
     share = f"1 request in {1 / found.share:,.0f}" if found.share < 0.1 else f"{found.share:.0%} of the requests"
     if found.per_second >= 1:
         return f"{share}, {found.per_second:,.1f} a second"
     if found.per_day >= 1:
         return f"{share}, {found.per_day:,.1f} a day"
-    days = 1 / found.per_day
-    return f"{share}, one in {days:,.0f} days" if days < NEVER_DAYS else "practically never, less than one in 100 years"
+    days = 1 / found.per_day if found.per_day else inf
+    return f"{share}, one in {days:,.0f} days" if days < NEVER_DAYS else NEVER
 
 
 def _advice(found: Prediction) -> str:

@@ -20,7 +20,7 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
-from lab.errors import UsageError
+from lab.errors import CannotRunError, UsageError
 from lab.model import Scenario, Verdict
 from lab.report import overview
 from lab.result import RunResult
@@ -28,7 +28,8 @@ from lab.story import STYLES
 
 Say = Callable[[str], None]
 
-VERDICTS = [verdict.exit_code for verdict in Verdict]
+CANNOT = CannotRunError.exit_code
+NOT_REACHED = "the series ended before it"
 COLUMNS = 100
 
 
@@ -66,7 +67,10 @@ def run_all(scenarios: Sequence[Scenario], flags: Sequence[str], runs: Path, say
             say(_line(ran))
     finally:  # also of what was done before somebody had enough
         if any(ran.result for ran in series):
-            overview.write(series, runs / "index.html")
+            missing = [
+                Ran(each.name, each.sentence, CANNOT, 0.0, why_not=NOT_REACHED) for each in scenarios[len(series) :]
+            ]
+            overview.write([*series, *missing], runs / "index.html")
     return series
 
 
@@ -105,7 +109,10 @@ def _run(scenario: Scenario, flags: Sequence[str], runs: Path, say: Say) -> Ran:
     argv = [sys.executable, "-P", "-m", "lab", "run", scenario.name, *flags, "--runs", str(runs), "--json"]
     began, said = monotonic(), ""
     with TemporaryFile("w+") as out:
-        with subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.PIPE, text=True) as process:
+        # A process group of its own: Ctrl-C reaches this command only, which passes it on.
+        with subprocess.Popen(
+            argv, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.PIPE, text=True, process_group=0
+        ) as process:
             assert process.stderr is not None
             try:
                 for line in process.stderr:
@@ -120,12 +127,17 @@ def _run(scenario: Scenario, flags: Sequence[str], runs: Path, say: Say) -> Ran:
         out.seek(0)
         stdout = out.read()
     took_s = monotonic() - began
-    if process.returncode not in VERDICTS:
-        why_not = said.removeprefix("error: ") or f"it ended with exit code {process.returncode} and said nothing"
-        return Ran(scenario.name, scenario.sentence, process.returncode, took_s, why_not=why_not)
-    result = msgspec.json.decode(stdout, type=RunResult)
+    code = process.returncode
+    try:
+        result = msgspec.json.decode(stdout, type=RunResult)
+    except msgspec.MsgspecError:
+        why_not = (
+            said.removeprefix("error: ") if said.startswith("error: ") else f"it ended with exit code {code}: {said}"
+        )
+        code = code if code == UsageError.exit_code else CANNOT
+        return Ran(scenario.name, scenario.sentence, code, took_s, why_not=why_not)
     folder = str((runs / scenario.name / "latest").resolve().relative_to(runs.resolve()))
-    return Ran(scenario.name, scenario.sentence, process.returncode, took_s, folder, result)
+    return Ran(scenario.name, scenario.sentence, code, took_s, folder, result)
 
 
 def _line(ran: Ran) -> str:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from lab.plan import LanePlan
+from lab.plan import UPSTREAM, LanePlan
 
 T = TypeVar("T")
 
@@ -68,14 +68,19 @@ def keep_alive_of_lanes(name: str, keep_alive_s: float) -> str:
 
 def instead_of_proxy(name: str, lane: LanePlan) -> tuple[str, ...]:
     """The module and flags of what stands in for this lane's proxy; empty for the proxy itself."""
-    if name == "fixes-answer-themselves" and lane.changes:
+    if name == "fixes-answer-themselves" and _is_fix(lane):
         return ("upstreams.lab", "--listen", "127.0.0.1:0", "--keep-alive", "60s")
     return ()
 
 
 def proxy_changes(name: str, lane: LanePlan) -> dict[str, str]:
     """What is changed in this lane's proxy without the plan knowing."""
-    return {"pool.max_idle": "0"} if name == "fixes-never-reuse" and lane.changes else {}
+    return {"pool.max_idle": "0"} if name == "fixes-never-reuse" and _is_fix(lane) else {}
+
+
+def _is_fix(lane: LanePlan) -> bool:
+    """Whether it changes more than what its upstream does."""
+    return any(not change.key.startswith(UPSTREAM) for change in lane.changes)
 
 
 def swapped(name: str, proxies: Sequence[T]) -> list[T]:

@@ -57,6 +57,8 @@ def commands() -> list[str]:
     return sorted({line for line in lines if line and not line.startswith("#")})
 
 
+FIRST_ARM = {"no-race": "half", "a-a": "one"}  # where it is not the control
+
 RUN_HERE = [command for command in commands() if command not in RUN_ELSEWHERE]
 SCENARIO_RUNS = [command for command in RUN_HERE if command.startswith("kalab run ")]
 OTHERS = [command for command in RUN_HERE if command not in SCENARIO_RUNS]
@@ -87,7 +89,7 @@ def test_scenario_commands_run(command: str, tmp_path: Path) -> None:
     small = ["--runs", str(tmp_path)]
     small += [] if "--blocks" in command else ["--blocks", "1"]
     small += [] if "--trials" in command else ["--trials", "8"]
-    small += [] if "--arm" in command else ["--arm", "control"]
+    small += [] if "--arm" in command else ["--arm", FIRST_ARM.get(shlex.split(command)[2], "control")]
     small += [] if "--keep-alive" in command else ["--keep-alive", "1s"]
     done = ended([*python_words(command), *small])
     assert done.returncode in (0, 2), done.stderr

@@ -111,7 +111,18 @@ def _answered(flow: Flow, request: Segment, close: Segment) -> bool:
 
 
 def idle_ms_at_close(flow: Flow) -> float | None:
-    """The idle age at which the upstream closed, by its own side's times; None when it did not, or never answered."""
+    """The idle age at which the upstream closed, by its own side's times.
+
+    None when it did not, or had never answered, or only answered the close of the proxy.
+    It counts from the last answer: what comes down without having been asked for is a farewell, and part of the close.
+    """
     close = flow.upstream_close()
-    answers = [s for s in flow.segments if s.has_data and not s.up and close is not None and s.t_in < close.t_in]
-    return (close.t_in - answers[-1].t_in) / 1e6 if close is not None and answers else None
+    if close is None or any(s.up and s.closes and s.t_out is not None and s.t_out <= close.t_in for s in flow.segments):
+        return None
+    answered, asked = None, False
+    for segment in flow.segments:
+        if segment.has_data and segment.up:
+            asked = True
+        elif segment.has_data and asked and segment.t_in < close.t_in:
+            answered, asked = segment.t_in, False
+    return (close.t_in - answered) / 1e6 if answered is not None else None

@@ -316,9 +316,10 @@ def test_a_late_wire_does_not_matter_to_arms_that_wait_for_the_fin() -> None:
 
 def closing_at(close_ms: float) -> Evidence:
     """A run in which the upstream closed every connection of the control at this idle age."""
+    asked = Segment(True, "D", 9, -int(RTT_MS / 2 * 1e6), 0, "control.POST.0.0.prime")
     answer = Segment(False, "D", 9, 0, int(RTT_MS / 2 * 1e6), "")
     fin = Segment(False, "F", 0, int(close_ms * 1e6), int((close_ms + RTT_MS / 2) * 1e6), "")
-    return evidence(flows={LOST[0].conn: [Flow(LOST[0].conn, "control.POST", [answer, fin])]})
+    return evidence(flows={LOST[0].conn: [Flow(LOST[0].conn, "control.POST", [asked, answer, fin])]})
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import pytest
 
 from lab.model import Exposure
-from lab.witness.flows import Flow, Segment, expose, flows
+from lab.witness.flows import Flow, Segment, expose, flows, idle_ms_at_close
 
 MS = 1_000_000
 WAY = 20
@@ -118,3 +118,18 @@ def test_a_port_used_again_is_another_flow() -> None:
 def test_lines_are_put_in_order_of_entry() -> None:
     found = flows([line("a>b", "F", 7, "down"), line("a>b", "D", 3)])
     assert [s.flags for s in found["a>b"][0].segments] == ["D", "F"]
+
+
+def idle_ms(*segments: Segment) -> float | None:
+    return idle_ms_at_close(Flow("a>b", "control.POST", list(segments)))
+
+
+def test_how_long_a_connection_had_been_idle_when_its_upstream_closed_it() -> None:
+    asked, answer = segment("up", "D", 0), segment("down", "D", 21)
+    farewell, fin = segment("down", "D", 2021), segment("down", "F", 2021)
+    assert idle_ms(asked, answer, fin) == 2000.0
+    assert idle_ms(asked, answer, farewell, fin) == 2000.0  # a 408 that nobody asked for is part of the close
+    assert idle_ms(farewell, fin) is None
+    assert idle_ms(asked, answer) is None
+    assert idle_ms(asked, answer, segment("up", "F", 1500), fin) is None  # the proxy's close came first
+    assert idle_ms(asked, answer, segment("up", "F", 2010), fin) == 2000.0  # they crossed

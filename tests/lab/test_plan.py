@@ -135,9 +135,24 @@ def test_only_the_lab_upstream_can_be_told() -> None:
     assert not_shown["farewell"] == "node cannot be told to do this, the lab upstream can"
 
 
-@pytest.mark.parametrize(("keep_alive_s", "hints"), [(3.0, ("2", "4", "63")), (5.5, ("4", "6", "65"))])
+@pytest.mark.parametrize(("keep_alive_s", "hints"), [(3.0, ("2", "4", "63")), (5.0, ("4", "6", "65"))])
 def test_hints_move_along_with_the_timeout(keep_alive_s: float, hints: tuple[str, ...]) -> None:
     arms = ("early", "late", "lie")
     closes = Calibration((keep_alive_s * 1000,), ())
     found, _ = lay_out(HINT, setup(scenario="hint", arms=arms, methods=("POST",), keep_alive_s=keep_alive_s), closes)
     assert tuple(lane.upstream["hint"] for lane in found) == hints
+
+
+@pytest.mark.parametrize(
+    ("keep_alive_s", "arms", "because"),
+    [
+        (2.0, {"early"}, "of a hint of 1 s nothing is left after 1 s of margin"),
+        (2.5, {"early", "late", "late-margin", "lie", "lie-ordered"}, "hints count whole seconds, and 2.5 s is none"),
+        (3.0, set(), ""),
+    ],
+)
+def test_a_hint_that_cannot_be_told_is_not_judged(keep_alive_s: float, arms: set[str], because: str) -> None:
+    everything = setup(scenario="hint", arms=tuple(arm.name for arm in HINT.arms), keep_alive_s=keep_alive_s)
+    _, not_shown = lay_out(HINT, everything, Calibration((keep_alive_s * 1000,), ()))
+    assert {arm.arm for arm in not_shown} == arms
+    assert {arm.because for arm in not_shown} <= {because}

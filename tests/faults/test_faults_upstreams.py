@@ -98,7 +98,8 @@ async def test_a_slow_one_of_three_is_ejected_and_comes_back(fleet: Fleet, size:
         async with Traffic([proxy.address], rate=150, clients=clients, methods=("GET",)) as traffic:
             outcomes = traffic.outcomes
             await traffic.good(150)
-            before_ms = outcomes.percentile_ms(99)
+            rank = size.of(90, 99)  # of 150 requests the 99th percentile is the second worst, and tells of the machine
+            before_ms = outcomes.percentile_ms(rank)
             since, delays[0] = outcomes.ok, slow_s
             name = upstreams[0].at
             ejected_s = await asyncio.to_thread(proxy.until_says, name, "is ejected")
@@ -114,10 +115,10 @@ async def test_a_slow_one_of_three_is_ejected_and_comes_back(fleet: Fleet, size:
     assert outcomes.bad() == {}, outcomes
     assert ejected_s <= slow_s + 5
     assert readmitted_s <= 30
-    others_ms = fast[int(len(fast) * 0.99)] * 1e3
+    others_ms = fast[int(len(fast) * rank / 100)] * 1e3
     assert others_ms <= 3 * before_ms + 50, (others_ms, before_ms)
     print(
-        f"ejected after {ejected_s:.1f} s, back after {readmitted_s:.1f} s, p99 {before_ms:.1f} -> {others_ms:.1f} ms"
+        f"ejected after {ejected_s:.1f} s, back after {readmitted_s:.1f} s, p{rank} {before_ms:.0f} -> {others_ms:.0f} ms"
     )
 
 

@@ -117,9 +117,8 @@ async def test_a_slow_one_of_three_is_ejected_and_comes_back(fleet: Fleet, size:
     assert readmitted_s <= 30
     others_ms = fast[int(len(fast) * rank / 100)] * 1e3
     assert others_ms <= 3 * before_ms + 50, (others_ms, before_ms)
-    print(
-        f"ejected after {ejected_s:.1f} s, back after {readmitted_s:.1f} s, p{rank} {before_ms:.0f} -> {others_ms:.0f} ms"
-    )
+    times = f"p{rank} {before_ms:.1f} -> {others_ms:.1f} ms"
+    print(f"ejected after {ejected_s:.1f} s, back after {readmitted_s:.1f} s, {times}")
 
 
 async def test_an_upstream_that_resets_idle_connections_costs_no_get_and_doubles_no_post(

@@ -76,6 +76,7 @@ class LabConnection(asyncio.Protocol):
         self._paused = False
         self._closing = ("", "", False)
         self._discarded_bytes = 0
+        self._retiring = ""  # the reason with which it closes after its next answer
         self.requests = 0
 
     def __repr__(self) -> str:
@@ -192,7 +193,7 @@ class LabConnection(asyncio.Protocol):
             self._status, body = 200, body_for(request)
         except RequestError as error:
             self._status, body = 400, f"{error}\n".encode()
-        last = self._is_last() and self._behaviour.notice
+        last = self._last_because() != "" and self._behaviour.notice
         response = render(
             self._status,
             body,
@@ -217,8 +218,8 @@ class LabConnection(asyncio.Protocol):
         """The kernel has the last byte of the answer."""
         request, exchange, _ = self._waiting.popleft()
         self._recorder.emit(EXCHANGE_ANSWERED, self.name, exchange, request.req_id, self._status)
-        if self._is_last():
-            self.close("max_requests", "fin")
+        if because := self._last_because():
+            self.close(because, "fin")
         elif not request.keep_alive:
             self.close("connection_close", "fin")
         elif self._waiting or self._reader.partial:
@@ -229,9 +230,13 @@ class LabConnection(asyncio.Protocol):
         else:
             self.state = State.IDLE
             self._wait_for_request()
+        self._upstream.answered()
 
-    def _is_last(self) -> bool:
-        return 0 < self._behaviour.max_requests <= self.requests
+    def _last_because(self) -> str:
+        """Why the answer under way is the last on this connection; "" when it is not."""
+        if self._retiring:
+            return self._retiring
+        return "max_requests" if 0 < self._behaviour.max_requests <= self.requests else ""
 
     # -- closing ---------------------------------------------------------------------------------
 
@@ -250,10 +255,21 @@ class LabConnection(asyncio.Protocol):
         if self._transport.get_write_buffer_size():
             self._set_timer(PEER_LIMIT_S, self._transport.abort)
 
-    def drain(self) -> None:
-        """The process ends: what is still to be written is lost."""
+    def retire(self, reason: str, drain: str) -> None:
+        """This process, or this worker, is to go: closes now, or after an answer, as `Behaviour.drain` says."""
+        if self._state in (State.LINGERING, State.CLOSED):
+            return
+        if drain == "now":
+            self.cut(reason)
+        elif drain == "idle" and self.is_idle:
+            self.close(reason, "fin")
+        else:
+            self._retiring = reason
+
+    def cut(self, reason: str) -> None:
+        """Closes at once: what is still to be answered or written is lost."""
         if self._state not in (State.LINGERING, State.CLOSED):
-            self.close("drained", "fin")
+            self.close(reason, "fin")
         self._transport.abort()
 
     def _linger(self) -> None:
@@ -273,7 +289,7 @@ class LabConnection(asyncio.Protocol):
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._upstream.connections.discard(self)
+        self._upstream.lost(self)
         if self._state is State.LINGERING:
             self._recorder.emit(UPSTREAM_LINGERED, self.name, 0, self._discarded_bytes)
         elif self._state is State.CLOSED:

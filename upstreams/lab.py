@@ -6,7 +6,7 @@ Rules of this file:
 
 - Several listeners share one loop, one log and one behaviour, so that one stall hits them all.
 - It prints one line per listener, `listening on HOST:PORT`; with `--refuse` too, for that is the address that refuses.
-- SIGTERM and SIGINT close every connection (reason drained), then the log, and exit with 0.
+- SIGTERM and SIGINT close the listeners, drain every connection as `--drain` says, then close the log, and exit with 0.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from upstreams.recorder import (
     UPSTREAM_CLOSED,
     UPSTREAM_LINGERED,
     UPSTREAM_OPENED,
+    UPSTREAM_RETIRED,
     UPSTREAM_STALLED,
     Recorder,
 )
@@ -42,6 +43,7 @@ __all__ = [
     "UPSTREAM_CLOSED",
     "UPSTREAM_LINGERED",
     "UPSTREAM_OPENED",
+    "UPSTREAM_RETIRED",
     "UPSTREAM_STALLED",
     "main",
 ]
@@ -54,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """The command. Returns the exit code."""
     try:
         options = parse(sys.argv[1:] if argv is None else argv)
-        sockets = [bind(host, port) for host, port in options.listen]
+        sockets = [bind(host, port, options.reuse_port) for host, port in options.listen]
         recorder = open_recorder(options)
     except UsageError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -82,17 +84,18 @@ async def serve(options: Options, sockets: list[socket.socket], recorder: Record
     await stop.wait()
     for server in servers:
         server.close()
-    await upstream.drain()
     for bound in sockets:
-        bound.close()
+        bound.close()  # who shares the port gets all that comes from here on
+    await upstream.drain()
 
 
-def bind(host: str, port: int) -> socket.socket:
+def bind(host: str, port: int, reuse_port: bool = False) -> socket.socket:
     """A bound TCP socket that does not listen yet. Raises UsageError when it cannot be had."""
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         bound = socket.socket(family, kind, protocol)
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, reuse_port)
         bound.bind(address)
     except OSError as error:
         hint = "; port 0 takes a free one" if port else ""

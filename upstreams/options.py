@@ -20,6 +20,7 @@ from upstreams.durations import duration, pause
 T = TypeVar("T")
 
 CLOSES = ("fin", "linger", "rst", "408")
+DRAINS = ("now", "idle", "notice")
 
 EXAMPLES = """\
 examples:
@@ -28,6 +29,7 @@ examples:
   python -m upstreams.lab --keep-alive 2s --hint 60            it lies about its timeout
   python -m upstreams.lab --keep-alive 2s --stall 100ms        it is busy when its timeout ends
   python -m upstreams.lab --max-requests 100 --no-notice       it recycles connections without a word
+  python -m upstreams.lab --recycle 500 --drain idle           a worker in five hundred requests, idle connections cut
 
 routes, for any method: any path answers 200, "ok" and the request id; ?delay=300ms delays the answer;
 /bytes/N answers N bytes; /echo answers the body; /crash executes and closes without an answer the first
@@ -62,6 +64,15 @@ class Behaviour:
     """Answers per connection, the last of which closes it; 0: no limit."""
     notice: bool = True
     """Whether the last answer announces the close (`Connection: close`)."""
+    drain: str = "now"
+    """What becomes of connections when the process ends, or is recycled: one of DRAINS. "now": all are closed, answers
+    under way are lost. "idle": idle ones are closed, the others after their answer. "notice": each is closed after its
+    next answer, which announces it, and those without one after drain_for_s."""
+    drain_for_s: float = 5.0
+    """How long at most draining may take; what is left then is closed."""
+    recycle: int = 0
+    """Answers after which all connections are drained and new ones served on, as when a worker makes room for the next
+    behind the same listening socket; 0: never."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +82,7 @@ class Options:
     listen: tuple[tuple[str, int], ...]
     behaviour: Behaviour
     refuse: bool
+    reuse_port: bool
     events: str
     seed: int
 
@@ -98,13 +110,16 @@ def parse(argv: Sequence[str]) -> Options:
         stall_s=flags.stall,
         max_requests=flags.max_requests,
         notice=flags.notice,
+        drain=flags.drain,
+        drain_for_s=flags.drain_for,
+        recycle=flags.recycle,
     )
     if not behaviour.keep_alive_s:
         raise UsageError("--keep-alive: it must be longer than 0; off means never")
     if behaviour.stall_s and behaviour.stall_s >= behaviour.keep_alive_s:
         raise UsageError("--stall: it must be shorter than --keep-alive, or the loop would be blocked always")
     listen = tuple(flags.listen or [("127.0.0.1", 9000)])
-    return Options(listen, behaviour, flags.refuse, flags.events, flags.seed)
+    return Options(listen, behaviour, flags.refuse, flags.reuse_port, flags.events, flags.seed)
 
 
 def _parser() -> Parser:
@@ -140,7 +155,7 @@ def _parser() -> Parser:
     add(
         "--close",
         metavar="|".join(CLOSES),
-        type=_typed(_close),
+        type=_typed(_one_of(CLOSES)),
         default="fin",
         help="form of an idle close, default fin",
     )
@@ -179,6 +194,22 @@ def _parser() -> Parser:
         default=True,
         help="announce the last answer or not, default --notice",
     )
+    add(
+        "--drain",
+        metavar="|".join(DRAINS),
+        type=_typed(_one_of(DRAINS)),
+        default="now",
+        help="at SIGTERM or --recycle: cut all, cut idle ones, or tell each with its next answer; default now",
+    )
+    add("--drain-for", metavar="DUR", type=_typed(duration), default=5.0, help="longest drain, default 5s")
+    add(
+        "--recycle",
+        metavar="N",
+        type=_typed(_count),
+        default=0,
+        help="drain all connections after every N answers, and serve on; default 0: never",
+    )
+    add("--reuse-port", action="store_true", help="share the port with other processes (SO_REUSEPORT)")
     add("--refuse", action="store_true", help="hold the port but refuse every connection")
     add("--events", metavar="FILE", default="", help="write the event log to FILE, default: no log")
     add("--seed", metavar="N", type=_typed(int), default=0, help="of the jitter, default 0")
@@ -204,10 +235,13 @@ def _address(text: str) -> tuple[str, int]:
     return host.removeprefix("[").removesuffix("]"), int(port)
 
 
-def _close(text: str) -> str:
-    if text not in CLOSES:
-        raise ValueError(f"'{text}' is not one of {', '.join(CLOSES)}{_nearest(text, CLOSES)}")
-    return text
+def _one_of(choices: Sequence[str]) -> Callable[[str], str]:
+    def chosen(text: str) -> str:
+        if text not in choices:
+            raise ValueError(f"'{text}' is not one of {', '.join(choices)}{_nearest(text, choices)}")
+        return text
+
+    return chosen
 
 
 def _hint_text(text: str) -> str:

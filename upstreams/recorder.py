@@ -21,6 +21,7 @@ EXCHANGE_ANSWERED = Kind("exchange.answered", ("req_id", "status"))
 UPSTREAM_CLOSED = Kind("upstream.closed", ("reason", "how", "idle_ms", "unread_bytes", "requests"))
 UPSTREAM_LINGERED = Kind("upstream.lingered", ("discarded_bytes",))
 UPSTREAM_STALLED = Kind("upstream.stalled", ("stall_ms", "due"))
+UPSTREAM_RETIRED = Kind("upstream.retired", ("reason", "connections", "idle"))
 
 # Request ids that are remembered; beyond that the oldest is forgotten and would count as new.
 IDS_KEPT = 1_000_000

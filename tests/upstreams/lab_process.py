@@ -122,10 +122,10 @@ class LabProcess:
 
 
 @contextmanager
-def lab(tmp_path: Path, *flags: str, listeners: int = 1) -> Iterator[LabProcess]:
-    """A lab upstream on free ports, stopped at the end."""
+def lab(tmp_path: Path, *flags: str, listeners: int = 1, listen: str = "127.0.0.1:0") -> Iterator[LabProcess]:
+    """A lab upstream on free ports unless told, stopped at the end."""
     log = tmp_path / "upstream.jsonl"
-    where = ["--listen", "127.0.0.1:0"] * listeners
+    where = ["--listen", listen] * listeners
     process = subprocess.Popen(
         [sys.executable, "-m", "upstreams.lab", *where, "--events", str(log), *flags],
         cwd=ROOT,

@@ -86,7 +86,9 @@ def _local_steps(trial: Trial, evidence: Evidence, zero: int) -> list[Step]:
         steps.append(Step(left, (client["done_ns"] - zero) / 1e6, "proxy", "client", trial.label, "D"))
     close = evidence.upstream_closes.get(trial.conn)
     if close is not None:
-        label = f"idle for {close['idle_ms']:.1f} ms: close()"
+        label = "close()" if close["idle_ms"] is None else f"idle for {close['idle_ms']:.1f} ms: close()"
+        if close["reason"] == "max_requests":
+            label = f"that was answer {close['requests']}, the last: close()"
         steps.append(Step((close["t"] - zero) / 1e6, None, "upstream", "upstream", label))
     return steps
 

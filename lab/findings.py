@@ -11,15 +11,15 @@ from statistics import median
 
 from lab.checkers import LaneFinding, credit, judge_lane
 from lab.curves import curves
+from lab.ends import check_ends, closed_after, closes_seen
 from lab.example import ladder
-from lab.model import Aim, Exposure, Scenario, Verdict
+from lab.model import Scenario, Verdict
 from lab.narrative import narrate
-from lab.plan import BY_TIME, EDGE_MS, Plan
-from lab.result import ArmResult, Check, RunResult
+from lab.plan import Plan
+from lab.result import ArmResult, RunResult
 from lab.soundness import check_run
 from lab.stats import interval
 from lab.witness.evidence import Evidence
-from lab.witness.flows import idle_ms_at_close
 from lab.witness.trials import Trial
 
 REAL = ("the proxy and the upstream server, as processes of their own", "the kernel's TCP on both sides")
@@ -50,9 +50,10 @@ def conclude(
     setup = plan.setup
     controls = {arm.name: arm.control for arm in scenario.arms if arm.control}
     findings = credit([judge_lane(plan, lane, trials) for lane in plan.lanes], controls)
-    seen = _closes_seen(plan, evidence, trials)
+    seen = closes_seen(scenario, plan, evidence, trials)
     closes = plan.calibration.close_ms if plan.calibration.measured else seen
-    checks = [_upstream_closes(plan, closes, seen), *(check_run(plan, evidence, trials, findings) if findings else ())]
+    ends = check_ends(scenario, plan, evidence, closes, seen)
+    checks = [ends, *(check_run(plan, evidence, trials, findings) if findings else ())]
     sound = all(check.verdict is Verdict.PASS for check in checks)
     # A run that was no experiment proves nothing against a fix either.
     verdict = Verdict.worst(finding.verdict for finding in findings) if sound else Verdict.INCONCLUSIVE
@@ -72,7 +73,7 @@ def conclude(
         close_low_ms=min(closes, default=0.0),
         close_high_ms=max(closes, default=0.0),
         verdict=verdict,
-        story=narrate(plan, findings, closes, controls, sound=sound),
+        story=narrate(scenario, plan, findings, closes, controls, sound=sound),
         checks=tuple(checks),
         arms=tuple(_arm(scenario, finding, evidence) for finding in findings),
         not_judged=plan.not_judged,
@@ -82,45 +83,8 @@ def conclude(
         real=REAL,
         emulated=WIRES[setup.wire],
         files=tuple(files),
+        closed_after=closed_after(scenario),
     )
-
-
-def _closes_seen(plan: Plan, evidence: Evidence, trials: Sequence[Trial]) -> list[float]:
-    """The idle ages at which the upstream closed: under requests that crossed its FIN, or where none was near it."""
-    conns = {trial.conn for trial in trials if trial.exposure is Exposure.CROSSED}
-    far = {lane.name for lane in plan.lanes if lane.aim is Aim.ELSEWHERE}
-    conns |= {conn for conn, named in evidence.flows.items() if any(flow.link in far for flow in named)}
-    ages = (idle_ms_at_close(flow) for conn in conns for flow in evidence.flows.get(conn, []))
-    return sorted(age for age in ages if age is not None)
-
-
-def _upstream_closes(plan: Plan, closes: Sequence[float], seen: Sequence[float]) -> Check:
-    """Without an idle close there is no race to hit; and what aims by time must have aimed at the real close."""
-    name, told_ms = "upstream closes", plan.setup.keep_alive_s * 1000
-    remedy = "Check how its idle timeout is set; `kalab run --upstream lab` is known to close."
-    if not closes:
-        sentence = f"No idle connection was closed by the upstream, though it was told to after {told_ms:.0f} ms."
-        return Check(name, Verdict.INCONCLUSIVE, sentence, remedy)
-    measured = f"{min(closes):.1f}–{max(closes):.1f} ms"
-    if min(closes) < told_ms * 0.9:
-        return Check(name, Verdict.INCONCLUSIVE, f"Told {told_ms:.0f} ms, it closed after {measured}.", remedy)
-    if not seen and _must_be_seen(plan):
-        sentence = "In the run no idle connection was closed, so nothing was far from a close either."
-        return Check(name, Verdict.INCONCLUSIVE, sentence, "Run more than one block (--blocks).")
-    moved_ms = abs(median(seen) - plan.calibration.middle) if seen and _aimed_by_time(plan) else 0.0
-    if moved_ms > max(EDGE_MS, plan.setup.rtt_ms / 4):
-        sentence = f"Measured before the run it closed after {measured}; in the run, after {median(seen):.1f} ms."
-        return Check(name, Verdict.INCONCLUSIVE, sentence, "Run again on a quieter machine.")
-    return Check(name, Verdict.PASS, f"Told {told_ms:.0f} ms, it closes idle connections after {measured}.")
-
-
-def _aimed_by_time(plan: Plan) -> bool:
-    return any(lane.aim in BY_TIME for lane in plan.lanes)
-
-
-def _must_be_seen(plan: Plan) -> bool:
-    """Whether the wire must have seen closes: nothing else tells that what is far from them is that."""
-    return plan.setup.wire != "loopback" and any(lane.aim is Aim.ELSEWHERE for lane in plan.lanes)
 
 
 def _arm(scenario: Scenario, finding: LaneFinding, evidence: Evidence) -> ArmResult:

@@ -3,7 +3,8 @@
 A round has the same five steps whatever it aims at: open client connections, prime (each takes an upstream connection
 of its own), wait for the moment, fire, gather. `lab.aim` holds what differs: the moment.
 
-Priming sends all requests at once with a delayed answer, so that no two can share an upstream connection.
+Priming sends all requests at once with a delayed answer, so that no two can share an upstream connection. Where a
+connection must have carried several answers, it does so as often; the last of these requests is the one that counts.
 """
 
 from __future__ import annotations
@@ -84,14 +85,18 @@ class Lane:
         return random.Random(f"{self.plan.setup.seed}/{self.lane.name}/{block}")
 
     async def prime(self, block: int) -> list[Shot]:
-        """Gives each of the round's client connections one answered request, all upstream at the same time."""
+        """Gives each of the round's client connections its answered requests, all upstream at the same time."""
         n = self.plan.setup.trials
         clients = await connect(self._address, n)
         target = f"/prime?delay={300 + n}ms"
-        calls = [client.send(f"{self.lane.name}.{block}.{i}.prime", "GET", target) for i, client in enumerate(clients)]
-        await finished(calls, clients, ANSWER_WITHIN_S)
-        for call in calls:
-            self._emit(PRIMED, call, block)
+        calls: list[Call] = []
+        for left in reversed(range(self.lane.primes)):
+            name = f"prime.{left}" if left else "prime"
+            ids = [f"{self.lane.name}.{block}.{i}.{name}" for i in range(n)]
+            calls = [client.send(req_id, "GET", target) for client, req_id in zip(clients, ids, strict=True)]
+            await finished(calls, clients, ANSWER_WITHIN_S)
+            for call in calls:
+                self._emit(PRIMED, call, block)
         return [Shot(client, call) for client, call in zip(clients, calls, strict=True)]
 
     async def steady(self) -> None:

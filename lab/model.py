@@ -83,6 +83,15 @@ class Aim(StrEnum):
     """Fire far from the close, at `Arm.at` times the idle timeout: nothing may be lost there."""
 
 
+class Ends(StrEnum):
+    """What ends a scenario's connections, and so what its requests are aimed at."""
+
+    IDLE = "idle"
+    """The upstream closes one that was idle for its timeout."""
+    COUNT = "count"
+    """The upstream closes one behind its n-th answer, n being its `max-requests`."""
+
+
 class Expect(StrEnum):
     """What an arm's aimed requests should do."""
 
@@ -168,7 +177,8 @@ class Scenario:
     """One question about the race, declared as data.
 
     `keep_alive_s` is the upstream's idle timeout and `rtt_ms` the round trip between proxy and upstream; both can be
-    changed for a run. `proxy` and `upstream` are the base that every arm starts from.
+    changed for a run. `proxy` and `upstream` are the base that every arm starts from; keys of the upstream are options
+    of `python -m upstreams.lab`, and of its switches "true" or "false".
     """
 
     name: str
@@ -181,6 +191,7 @@ class Scenario:
     arms: tuple[Arm, ...]
     full: Size
     short: Size
+    ends: Ends = Ends.IDLE
 
     def arm(self, name: str) -> Arm:
         return next(arm for arm in self.arms if arm.name == name)

@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 
 from lab.checkers import LaneFinding
 from lab.example import choose
-from lab.model import Aim, Expect, Exposure, Verdict
-from lab.plan import RTT_KEY, Plan
+from lab.model import Aim, Ends, Expect, Exposure, Scenario, Verdict
+from lab.plan import MAX_REQUESTS, RTT_KEY, Plan
 from lab.stats import interval
 from lab.witness.trials import Trial
 from lab.wording import share_text
@@ -27,6 +27,7 @@ RELAY_PROVES_NOTHING = (
 
 
 def narrate(
+    scenario: Scenario,
     plan: Plan,
     findings: Sequence[LaneFinding],
     closes: Sequence[float],
@@ -42,7 +43,7 @@ def narrate(
     idle_s = example.age_ms / 1000
     return (
         f"The proxy sent a {example.method} on a connection that had been used before, then idle for {idle_s:.3f} s.",
-        _what_met(plan, example.exposure, closes),
+        _what_met(scenario, plan, example.exposure, closes),
         f"The upstream never executed it. The client got {example.label}; the upstream has nothing to log.",
         *_how_many(findings, example.method),
         *(_what_helped(findings, controls) if sound else ()),
@@ -65,7 +66,9 @@ def _raced(finding: LaneFinding) -> list[Trial]:
     return [t for t in finding.exposed if t.lost and not t.executions and t.exposure in raced]
 
 
-def _what_met(plan: Plan, exposure: Exposure, closes: Sequence[float]) -> str:
+def _what_met(scenario: Scenario, plan: Plan, exposure: Exposure, closes: Sequence[float]) -> str:
+    if scenario.ends is Ends.COUNT:
+        return _met_the_last_answer(scenario, plan)
     low, high = min(closes), max(closes)
     span = f"{low / 1000:.3f} s" if high - low < STEADY_MS else f"{low / 1000:.3f} to {high / 1000:.3f} s"
     told_s = plan.setup.keep_alive_s
@@ -76,6 +79,15 @@ def _what_met(plan: Plan, exposure: Exposure, closes: Sequence[float]) -> str:
     half = f"{plan.setup.rtt_ms / 2:g} ms"
     return (
         f"{close}, counted from when its answer left, {half} before the proxy had it. "
+        f"Its FIN was on the way, {half} each way, when the request set out, and they crossed."
+    )
+
+
+def _met_the_last_answer(scenario: Scenario, plan: Plan) -> str:
+    half = f"{plan.setup.rtt_ms / 2:g} ms"
+    return (
+        f"The upstream ({plan.setup.upstream}) closes a connection behind its answer number "
+        f"{scenario.upstream[MAX_REQUESTS]}, without announcing it. "
         f"Its FIN was on the way, {half} each way, when the request set out, and they crossed."
     )
 

@@ -16,6 +16,7 @@ from upstreams.catalogue import SERVERS
 
 RTT_KEY = "wire.rtt_ms"
 PROXY, UPSTREAM = "proxy.", "upstream."
+MAX_REQUESTS = "max-requests"
 
 BY_TIME = (Aim.GAPS, Aim.FROZEN_UPSTREAM, Aim.ELSEWHERE)
 """Aims that need to know beforehand when the upstream closes, and to be on time."""
@@ -71,6 +72,8 @@ class LanePlan(msgspec.Struct, frozen=True):
     """What its upstream does otherwise than the scenario's."""
     at: float = 0.0
     """With `Aim.ELSEWHERE`, when it fires, in idle timeouts."""
+    primes: int = 1
+    """Answers that each connection has carried when it is aimed at."""
 
     @property
     def name(self) -> str:
@@ -194,6 +197,7 @@ def _lane(
 ) -> LanePlan:
     rtt_ms = float(str(arm.change.get(RTT_KEY, setup.rtt_ms)))
     change = {key: _concrete(value, setup, calibration) for key, value in arm.change.items()}
+    upstream = _of(UPSTREAM, change)
     return LanePlan(
         arm=arm.name,
         method=method,
@@ -206,8 +210,9 @@ def _lane(
         window_ms=window_ms(setup, max(rtt_ms, setup.rtt_ms) if arm.prevents else rtt_ms),
         proxy={**scenario.proxy, **_of(PROXY, change)},
         changes=tuple(Change(key, _before(key, scenario, setup), after) for key, after in change.items()),
-        upstream=_of(UPSTREAM, change),
+        upstream=upstream,
         at=arm.at if arm.aim is Aim.ELSEWHERE else 0.0,
+        primes=max(1, int({**scenario.upstream, **upstream}.get(MAX_REQUESTS, 1))),
     )
 
 

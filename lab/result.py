@@ -141,3 +141,5 @@ class RunResult(msgspec.Struct, frozen=True):
     emulated: tuple[str, ...]
     """… and what was emulated."""
     files: tuple[str, ...]
+    closed_after: str = ""
+    """After what the upstream closed, where that was no idle time: "4 answers"."""

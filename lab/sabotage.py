@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 SABOTAGES = {
     "generator-throttled": "The load generator is slow: it needs 30 ms for each request that it sends.",
-    "upstream-ignores-timeout": "The upstream never closes an idle connection, whatever it was told.",
+    "upstream-ignores-timeout": "The upstream never closes a connection, whatever it was told.",
     "fin-past-the-run": "The upstream closes in calibration, but not before the run is over.",
     "close-later": "The upstream closes half a second later than it did in calibration.",
     "fixes-answer-themselves": "Where a fix is tried, the proxy always answers 200 without asking the upstream.",

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from lab.errors import CannotRunError, UsageError
 from lab.model import Scenario
-from lab.plan import Setup
+from lab.plan import MAX_REQUESTS, Setup
 from lab.processes import Child, Children
 from lab.sabotage import keep_alive_of_lanes
 from lab.wire import Wire
@@ -19,6 +19,9 @@ from upstreams.catalogue import SERVERS
 FIRST_PORT = 9000
 # Rounds that a thread-per-request server must serve at the same time.
 OVERLAPPING_ROUNDS = 8
+
+# Options of the lab upstream that take no value.
+SWITCHES = ("notice",)
 
 CALIBRATION = "calibration"  # stands for a lane
 NOTHING: Mapping[str, str] = {}
@@ -84,8 +87,10 @@ class Upstreams:
             options["stall"] = f"{setup.stall_ms:g}ms"
         if setup.sabotage == "upstream-ignores-timeout":
             options["keep-alive"] = "off"
+        if options["keep-alive"] == "off":
+            options.pop(MAX_REQUESTS, None)
         listen = ["--listen", f"{self._wire.bind_host}:0"]
-        flags = [word for key, value in options.items() for word in (f"--{key}", value)]
+        flags = [word for key, value in options.items() for word in _flag(key, value)]
         argv = [sys.executable, "-m", "upstreams.lab", *listen, *flags]
         child = self._children.start(f"upstream-{name}", argv, popen=self._wire.popen)
         ((_, port),) = await child.listening()
@@ -112,6 +117,12 @@ class Upstreams:
             await child.accepts(await self._wire.link(f"ready-{name}", port, delay_s=0.0, gate=False))
         else:  # not through a relay: it accepts whether or not the upstream does
             await child.accepts((self._wire.bind_host, port))
+
+
+def _flag(key: str, value: str) -> list[str]:
+    if key in SWITCHES:
+        return [f"--{key}" if value == "true" else f"--no-{key}"]
+    return [f"--{key}", value]
 
 
 def _free_port() -> int:

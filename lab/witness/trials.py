@@ -79,7 +79,7 @@ def _primed(evidence: Evidence) -> set[str]:
     conns = {
         line["req_id"]: (line["arm"], line["method"], line["block"], *evidence.conns(line["req_id"]))
         for line in evidence.of("client.primed")
-        if line["status"] == 200
+        if line["status"] == 200 and line["req_id"].endswith(".prime")
     }
     sharing = Counter(conns.values())
     alone = (req_id for req_id, place in conns.items() if len(place) == 4 and sharing[place] == 1)

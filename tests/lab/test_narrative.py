@@ -7,11 +7,13 @@ import pytest
 from evidence import answered, lane, plan, trial
 
 from lab.checkers import LaneFinding
-from lab.model import Aim, Expect, Exposure, Verdict
+from lab.model import Aim, Expect, Exposure, Scenario, Verdict
 from lab.narrative import NOTHING, RELAY_PROVES_NOTHING, narrate
 from lab.plan import LanePlan, Plan
 from lab.result import Change
 from lab.witness.trials import Trial
+from scenarios.idle_close import SCENARIO
+from scenarios.max_requests import SCENARIO as MAX_REQUESTS
 
 LOST = tuple(trial(i) for i in range(40))
 OTHERS = tuple(answered(i) for i in range(40, 60))
@@ -32,9 +34,13 @@ SWEPT = finding(lane("window", aim=Aim.GAPS, expect=Expect.BOX))
 
 
 def told(
-    *findings: LaneFinding, the_plan: Plan | None = None, closes: Sequence[float] = (2000.0, 2001.0), sound: bool = True
+    *findings: LaneFinding,
+    the_plan: Plan | None = None,
+    closes: Sequence[float] = (2000.0, 2001.0),
+    sound: bool = True,
+    scenario: Scenario = SCENARIO,
 ) -> str:
-    return "\n".join(narrate(the_plan or plan(), findings, closes, CONTROLS, sound=sound))
+    return "\n".join(narrate(scenario, the_plan or plan(), findings, closes, CONTROLS, sound=sound))
 
 
 def test_held_and_swept_losses_are_told_apart() -> None:
@@ -80,3 +86,9 @@ def test_what_a_relay_hides_is_said(wire: str, told_so: bool) -> None:
 
 def test_a_run_without_losses_shows_nothing() -> None:
     assert told(finding(lane(), OTHERS)) == NOTHING
+
+
+def test_a_close_behind_an_answer_is_not_told_as_an_idle_one() -> None:
+    text = told(CONTROL, closes=(), scenario=MAX_REQUESTS)
+    assert "closes a connection behind its answer number 4, without announcing it" in text
+    assert "closes idle connections" not in text

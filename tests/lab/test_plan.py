@@ -8,6 +8,7 @@ from lab.plan import Calibration, LanePlan, lay_out, window_ms
 from scenarios.close_forms import SCENARIO as CLOSE_FORMS
 from scenarios.hint import SCENARIO as HINT
 from scenarios.idle_close import SCENARIO
+from scenarios.max_requests import SCENARIO as MAX_REQUESTS
 
 STEADY = Calibration((2000.2, 2000.9, 2001.4), (40.2,))
 TICKING = Calibration((2000.2, 2400.0, 2960.0), (40.2,))
@@ -156,3 +157,18 @@ def test_a_hint_that_cannot_be_told_is_not_judged(keep_alive_s: float, arms: set
     _, not_shown = lay_out(HINT, everything, Calibration((keep_alive_s * 1000,), ()))
     assert {arm.arm for arm in not_shown} == arms
     assert {arm.because for arm in not_shown} <= {because}
+
+
+def test_a_connection_that_ends_by_its_answers_is_primed_with_as_many() -> None:
+    everything = setup(scenario="max-requests", arms=tuple(arm.name for arm in MAX_REQUESTS.arms))
+    found, not_shown = lay_out(MAX_REQUESTS, everything, STEADY)
+    assert {lane.primes for lane in found} == {4}
+    assert not_shown == ()
+    assert {lane.primes for lane in lanes().values()} == {1}
+
+
+def test_what_needs_a_held_fin_is_not_judged_without_a_wire() -> None:
+    arms = tuple(arm.name for arm in MAX_REQUESTS.arms)
+    found, not_shown = lay_out(MAX_REQUESTS, setup(arms=arms, wire="loopback", rtt_ms=0.0), STEADY)
+    assert found == ()
+    assert tuple(arm.arm for arm in not_shown) == arms

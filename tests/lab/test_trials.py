@@ -41,6 +41,13 @@ class Folder:
         req_id = f"control.POST.0.{number}.prime"
         self.logs["client"].emit(PRIMED, "", 0, req_id, "control", "POST", 0, -1 * MS, 21 * MS, "answered", status)
 
+    def primed_before(self) -> None:
+        """An earlier request of the same client connection, over the same upstream connection."""
+        detail = ("control", "POST", 0, -9 * MS, -8 * MS, "answered", 200)
+        self.logs["client"].emit(PRIMED, "", 0, f"{ID}.prime.1", *detail)
+        self.segment("up", "D", -9, -8.8, f"{ID}.prime.1")
+        self.segment("down", "D", -8.4, -8.2)
+
     def sent(self, t_ms: float = 2010, conn: str = CONN, reused: bool = True) -> None:
         self.logs["proxy"].emit(EXCHANGE_SENT, conn, 1, ID, 1, reused, 93, t_ns=int(t_ms * MS))
 
@@ -200,6 +207,16 @@ def test_two_that_shared_a_connection_are_not_primed(folder: Folder) -> None:
         folder.segment("up", "D", at, at + 20, f"control.POST.0.{number}.prime")
         folder.segment("down", "D", at + 20, at + 40)
     assert not folder.trial().primed
+
+
+def test_a_connection_that_was_primed_several_times_is_not_shared(folder: Folder) -> None:
+    folder.client()
+    folder.primed_before()
+    folder.primed()
+    folder.segment("up", "D", 0, 20, f"{ID}.prime")
+    folder.segment("down", "D", 0.5, 20.5)
+    folder.segment("up", "D", 2010, 2030, ID)
+    assert folder.trial().primed
 
 
 def test_the_proxy_of_another_arm_is_noticed(folder: Folder) -> None:

@@ -1,0 +1,83 @@
+"""What ends the connections of a run, and whether it did: without that there is no race to hit.
+
+Pure: evidence in, a check out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from statistics import median
+
+from lab.model import Aim, Ends, Exposure, Scenario, Verdict
+from lab.plan import BY_TIME, EDGE_MS, MAX_REQUESTS, Plan
+from lab.result import Check
+from lab.witness.evidence import Evidence
+from lab.witness.flows import idle_ms_at_close
+from lab.witness.trials import Trial
+
+NAME = "upstream closes"
+
+
+def check_ends(
+    scenario: Scenario, plan: Plan, evidence: Evidence, closes: Sequence[float], seen: Sequence[float]
+) -> Check:
+    """Whether what should end connections did so, and when. `closes` and `seen` are idle ages, ms."""
+    if scenario.ends is Ends.COUNT:
+        return _closes_by_count(int(scenario.upstream[MAX_REQUESTS]), evidence)
+    return _idle_closes(plan, closes, seen)
+
+
+def closed_after(scenario: Scenario) -> str:
+    """After what the upstream closed, where that is no idle time; "" where it is."""
+    return f"{scenario.upstream[MAX_REQUESTS]} answers" if scenario.ends is Ends.COUNT else ""
+
+
+def _closes_by_count(told: int, evidence: Evidence) -> Check:
+    carried = [line["requests"] for line in evidence.upstream_closes.values() if line["reason"] == "max_requests"]
+    if not carried:
+        sentence = f"No connection was closed by the upstream for its number of answers, though it was told {told}."
+        return Check(NAME, Verdict.INCONCLUSIVE, sentence, "Run again; if it stays, report it with the run folder.")
+    if set(carried) != {told}:
+        sentence = f"Told {told} answers, it closed after {min(carried)} to {max(carried)}."
+        return Check(NAME, Verdict.INCONCLUSIVE, sentence, "Run again; if it stays, report it with the run folder.")
+    return Check(NAME, Verdict.PASS, f"It closed {len(carried)} connections, each behind its answer number {told}.")
+
+
+def closes_seen(scenario: Scenario, plan: Plan, evidence: Evidence, trials: Sequence[Trial]) -> list[float]:
+    """The idle ages at which the upstream closed: under requests that crossed its FIN, or where none was near it."""
+    if scenario.ends is not Ends.IDLE:
+        return []
+    conns = {trial.conn for trial in trials if trial.exposure is Exposure.CROSSED}
+    far = {lane.name for lane in plan.lanes if lane.aim is Aim.ELSEWHERE}
+    conns |= {conn for conn, named in evidence.flows.items() if any(flow.link in far for flow in named)}
+    ages = (idle_ms_at_close(flow) for conn in conns for flow in evidence.flows.get(conn, []))
+    return sorted(age for age in ages if age is not None)
+
+
+def _idle_closes(plan: Plan, closes: Sequence[float], seen: Sequence[float]) -> Check:
+    """Without an idle close there is no race to hit; and what aims by time must have aimed at the real close."""
+    name, told_ms = NAME, plan.setup.keep_alive_s * 1000
+    remedy = "Check how its idle timeout is set; `kalab run --upstream lab` is known to close."
+    if not closes:
+        sentence = f"No idle connection was closed by the upstream, though it was told to after {told_ms:.0f} ms."
+        return Check(name, Verdict.INCONCLUSIVE, sentence, remedy)
+    measured = f"{min(closes):.1f}–{max(closes):.1f} ms"
+    if min(closes) < told_ms * 0.9:
+        return Check(name, Verdict.INCONCLUSIVE, f"Told {told_ms:.0f} ms, it closed after {measured}.", remedy)
+    if not seen and _must_be_seen(plan):
+        sentence = "In the run no idle connection was closed, so nothing was far from a close either."
+        return Check(name, Verdict.INCONCLUSIVE, sentence, "Run more than one block (--blocks).")
+    moved_ms = abs(median(seen) - plan.calibration.middle) if seen and _aimed_by_time(plan) else 0.0
+    if moved_ms > max(EDGE_MS, plan.setup.rtt_ms / 4):
+        sentence = f"Measured before the run it closed after {measured}; in the run, after {median(seen):.1f} ms."
+        return Check(name, Verdict.INCONCLUSIVE, sentence, "Run again on a quieter machine.")
+    return Check(name, Verdict.PASS, f"Told {told_ms:.0f} ms, it closes idle connections after {measured}.")
+
+
+def _aimed_by_time(plan: Plan) -> bool:
+    return any(lane.aim in BY_TIME for lane in plan.lanes)
+
+
+def _must_be_seen(plan: Plan) -> bool:
+    """Whether the wire must have seen closes: nothing else tells that what is far from them is that."""
+    return plan.setup.wire != "loopback" and any(lane.aim is Aim.ELSEWHERE for lane in plan.lanes)

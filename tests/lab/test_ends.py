@@ -1,0 +1,39 @@
+"""What must have ended the connections of a run, or it was none."""
+
+from typing import Any
+
+import pytest
+from evidence import lane, plan
+
+from lab.ends import check_ends, closed_after, closes_seen
+from lab.model import Verdict
+from lab.witness.evidence import Evidence
+from scenarios.idle_close import SCENARIO as IDLE
+from scenarios.max_requests import SCENARIO as COUNT
+
+
+def evidence(*closes: tuple[str, int]) -> Evidence:
+    """An upstream that closed connections for these reasons, behind as many answers."""
+    lines: list[dict[str, Any]] = [{"reason": reason, "requests": requests} for reason, requests in closes]
+    return Evidence([], {}, {}, {}, {f"conn{i}": line for i, line in enumerate(lines)}, {}, {}, None)
+
+
+@pytest.mark.parametrize(
+    ("closes", "expected"),
+    [
+        pytest.param([("max_requests", 4), ("max_requests", 4)], Verdict.PASS, id="as told"),
+        pytest.param([("max_requests", 4), ("idle_timeout", 1)], Verdict.PASS, id="others ended otherwise"),
+        pytest.param([("max_requests", 4), ("max_requests", 3)], Verdict.INCONCLUSIVE, id="one behind another answer"),
+        pytest.param([("idle_timeout", 4)], Verdict.INCONCLUSIVE, id="all by their idle timeout"),
+        pytest.param([], Verdict.INCONCLUSIVE, id="none"),
+    ],
+)
+def test_the_upstream_must_close_behind_the_answer_that_was_told(
+    closes: list[tuple[str, int]], expected: Verdict
+) -> None:
+    assert check_ends(COUNT, plan(lane()), evidence(*closes), [], []).verdict is expected
+
+
+def test_a_close_by_count_is_no_idle_close() -> None:
+    assert closes_seen(COUNT, plan(lane()), evidence(("max_requests", 4)), []) == []
+    assert (closed_after(COUNT), closed_after(IDLE)) == ("4 answers", "")

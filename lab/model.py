@@ -14,6 +14,17 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+UPSTREAM_GIVES_UP_FIRST: Mapping[str, str] = {
+    "timeouts.upstream_idle": "60s",
+    "pool.honour_hint": "false",
+    "pool.order": "oldest",
+    "retry.policy": "never",
+    "retry.budget": "1",
+}
+"""The proxy that most scenarios start from. It keeps connections far longer than the upstream does: the order that
+loses requests. Oldest first, so that in a sweep the first request gets the connection that was primed first. The budget
+is wide open because nearly every aimed request is lost, and no retry may be refused for their number."""
+
 
 class Verdict(StrEnum):
     """What a check found. `INCONCLUSIVE` means that the experiment did not happen as planned; it is never a pass."""

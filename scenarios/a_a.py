@@ -1,6 +1,6 @@
 """Two arms that are the same: whatever differs between them is not the configuration."""
 
-from lab.model import Aim, Arm, Expect, Scenario, Size
+from lab.model import UPSTREAM_GIVES_UP_FIRST, Aim, Arm, Expect, Scenario, Size
 
 SCENARIO = Scenario(
     name="a-a",
@@ -8,12 +8,7 @@ SCENARIO = Scenario(
     teaches="How much two equal arms differ by chance, and so what a difference between unequal ones is worth.",
     keep_alive_s=1.0,
     rtt_ms=40.0,
-    proxy={
-        "timeouts.upstream_idle": "60s",
-        "pool.honour_hint": "false",
-        "pool.order": "oldest",
-        "retry.policy": "never",
-    },
+    proxy=UPSTREAM_GIVES_UP_FIRST,
     upstream={"close": "fin"},
     arms=(
         Arm(

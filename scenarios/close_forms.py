@@ -1,6 +1,6 @@
 """The forms in which an upstream closes an idle connection, each crossing the next request."""
 
-from lab.model import Aim, Arm, Below, ByWire, Expect, Scenario, Size
+from lab.model import UPSTREAM_GIVES_UP_FIRST, Aim, Arm, Below, ByWire, Expect, Scenario, Size
 
 NOT_ACKNOWLEDGED = "The relay acknowledged the request for the upstream, so nothing is proven."
 
@@ -10,13 +10,7 @@ SCENARIO = Scenario(
     teaches="That no way to close saves the request: only the side that sends requests can, by giving up first.",
     keep_alive_s=2.0,
     rtt_ms=40.0,
-    proxy={
-        "timeouts.upstream_idle": "60s",
-        "pool.honour_hint": "false",
-        "pool.order": "oldest",
-        "retry.policy": "never",
-        "retry.budget": "1",
-    },
+    proxy=UPSTREAM_GIVES_UP_FIRST,
     upstream={"close": "fin"},
     arms=(
         Arm(

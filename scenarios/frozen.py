@@ -1,6 +1,6 @@
 """The upstream stands still around its idle timeout, as virtual machines and serverless platforms make it do."""
 
-from lab.model import Aim, Arm, Below, Expect, Scenario, Size
+from lab.model import UPSTREAM_GIVES_UP_FIRST, Aim, Arm, Below, Expect, Scenario, Size
 
 SCENARIO = Scenario(
     name="frozen",
@@ -8,13 +8,7 @@ SCENARIO = Scenario(
     teaches="That the margin must cover how long the upstream may be blind, and that a reset proves nothing.",
     keep_alive_s=2.0,
     rtt_ms=20.0,
-    proxy={
-        "timeouts.upstream_idle": "60s",
-        "pool.honour_hint": "false",
-        "pool.order": "oldest",
-        "retry.policy": "never",
-        "retry.budget": "1",
-    },
+    proxy=UPSTREAM_GIVES_UP_FIRST,
     upstream={"close": "fin"},
     arms=(
         Arm(

@@ -1,6 +1,6 @@
 """What the upstream's `Keep-Alive: timeout=` is worth: when it is true, early, late, or a lie."""
 
-from lab.model import Aim, Arm, Below, Expect, Hint, Scenario, Size
+from lab.model import UPSTREAM_GIVES_UP_FIRST, Aim, Arm, Below, Expect, Hint, Scenario, Size
 
 SCENARIO = Scenario(
     name="hint",
@@ -8,14 +8,7 @@ SCENARIO = Scenario(
     teaches="That a hint helps as far as it is true: a safety second covers its rounding, and nothing covers a lie.",
     keep_alive_s=3.0,
     rtt_ms=40.0,
-    proxy={
-        "timeouts.upstream_idle": "60s",
-        "pool.honour_hint": "false",
-        "pool.hint_margin": "1s",
-        "pool.order": "oldest",
-        "retry.policy": "never",
-        "retry.budget": "1",
-    },
+    proxy={**UPSTREAM_GIVES_UP_FIRST, "pool.hint_margin": "1s"},
     upstream={"close": "fin", "hint": "true"},
     arms=(
         Arm(

@@ -1,6 +1,6 @@
 """The upstream's idle timer fires while a request is on its way to it."""
 
-from lab.model import Aim, Arm, Below, ByWire, Expect, Scenario, Size
+from lab.model import UPSTREAM_GIVES_UP_FIRST, Aim, Arm, Below, ByWire, Expect, Scenario, Size
 
 SCENARIO = Scenario(
     name="idle-close",
@@ -8,16 +8,7 @@ SCENARIO = Scenario(
     teaches="Why one request in many thousands gets a 502 that no application log explains, and what ends it.",
     keep_alive_s=2.0,
     rtt_ms=40.0,
-    # The proxy keeps connections far longer than the upstream does: the order that loses requests. The budget is
-    # wide open because here every aimed request is lost, and none of the retries may be refused for their number.
-    # Oldest first, so that in a sweep the first request gets the connection that was primed first.
-    proxy={
-        "timeouts.upstream_idle": "60s",
-        "pool.honour_hint": "false",
-        "pool.order": "oldest",
-        "retry.policy": "never",
-        "retry.budget": "1",
-    },
+    proxy=UPSTREAM_GIVES_UP_FIRST,
     upstream={"close": "fin", "hint": "true"},
     arms=(
         Arm(

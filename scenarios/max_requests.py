@@ -1,6 +1,6 @@
 """The upstream closes a connection behind its n-th answer, as servers do that recycle connections or workers."""
 
-from lab.model import Aim, Arm, Below, ByWire, Ends, Expect, Scenario, Size
+from lab.model import UPSTREAM_GIVES_UP_FIRST, Aim, Arm, Below, ByWire, Ends, Expect, Scenario, Size
 
 SCENARIO = Scenario(
     name="max-requests",
@@ -8,13 +8,7 @@ SCENARIO = Scenario(
     teaches="That the race is not only about idle time: no idle timeout helps here, but counting along does.",
     keep_alive_s=1.0,
     rtt_ms=40.0,
-    proxy={
-        "timeouts.upstream_idle": "60s",
-        "pool.honour_hint": "false",
-        "pool.order": "oldest",
-        "retry.policy": "never",
-        "retry.budget": "1",
-    },
+    proxy=UPSTREAM_GIVES_UP_FIRST,
     upstream={"close": "fin", "max-requests": "4", "notice": "false"},
     ends=Ends.COUNT,
     arms=(

@@ -1,6 +1,6 @@
 """Nothing happens: requests sent far from the upstream's close."""
 
-from lab.model import Aim, Arm, Expect, Scenario, Size
+from lab.model import UPSTREAM_GIVES_UP_FIRST, Aim, Arm, Expect, Scenario, Size
 
 SCENARIO = Scenario(
     name="no-race",
@@ -8,12 +8,7 @@ SCENARIO = Scenario(
     teaches="That the race is a window, not a state: a connection idle for longer than the timeout harms nobody.",
     keep_alive_s=1.0,
     rtt_ms=40.0,
-    proxy={
-        "timeouts.upstream_idle": "60s",
-        "pool.honour_hint": "false",
-        "pool.order": "oldest",
-        "retry.policy": "never",
-    },
+    proxy=UPSTREAM_GIVES_UP_FIRST,
     upstream={"close": "fin"},
     arms=(
         Arm(

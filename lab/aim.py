@@ -13,6 +13,7 @@ import signal
 from collections.abc import Awaitable, Callable, Sequence
 from time import monotonic_ns
 
+from lab.box import SWEEP_FROM, SWEEP_TO
 from lab.lane import Lane, Shot
 from lab.model import Aim, Expect
 from lab.workload import until
@@ -20,9 +21,6 @@ from lab.workload import until
 # Between two requests of one burst, so that they do not queue in the client.
 PACE_NS = 150_000
 
-# How far a sweep reaches beyond the predicted window, in window widths before and after the close.
-SWEEP_FROM = 1.5
-SWEEP_TO = 0.5
 # How long before and after the upstream's idle timeout it is stopped, and when the requests are sent.
 FREEZE_BEFORE_NS = 400_000_000
 FIRE_BEFORE_NS = 350_000_000

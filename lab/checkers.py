@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 from lab.model import Aim, Expect, Exposure, Verdict
 from lab.plan import EDGE_MS, LanePlan, Plan
+from lab.prediction import judge_predicted
 from lab.witness.trials import Trial
 
 # The fewest at which the intervals of "none lost" (0 to 45.9 %) and "all lost" (54.1 to 100 %) lie apart.
@@ -53,8 +54,11 @@ def judge_lane(plan: Plan, lane: LanePlan, trials: Sequence[Trial]) -> LaneFindi
     exposed = tuple(t for t in mine if _counts(plan, lane, t))
     counted = {t.req_id for t in exposed}
     outside = tuple(t for t in mine if t.req_id not in counted and t.exposure is not Exposure.NOT_SENT)
-    if len(exposed) < _needed(plan):
-        verdict, sentence = Verdict.INCONCLUSIVE, _too_few(plan, mine, exposed)
+    met = exposed if lane.expect is not Expect.PREDICTED else [t for t in exposed if _inside(plan, lane, t)]
+    if len(met) < _needed(plan):
+        verdict, sentence = Verdict.INCONCLUSIVE, _too_few(plan, mine, met)
+    elif lane.expect is Expect.PREDICTED:
+        verdict, sentence = judge_predicted(plan, lane, exposed)
     else:
         verdict, sentence = _JUDGES[lane.expect](mine, exposed, outside)
     return LaneFinding(lane, verdict, sentence, mine, exposed, outside)
@@ -85,6 +89,8 @@ def _counts(plan: Plan, lane: LanePlan, trial: Trial) -> bool:
     if lane.aim is Aim.ELSEWHERE:
         # Before the close the connection is still there; after it there must be another.
         return trial.exposure is (Exposure.NOT_EXPOSED if lane.at < 1 else Exposure.NEW_CONNECTION)
+    if lane.expect is Expect.PREDICTED:
+        return trial.primed and trial.exposure is not Exposure.NOT_SENT
     if not lane.prevents:
         # Without a wire, what the stall makes is counted: requests unread at close(), and no stray crossing.
         by_aim = (Exposure.UNREAD,) if _stalls(plan, lane) else EXPOSED_BY[lane.aim]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from lab.box import SWEEP_FROM, SWEEP_TO
 from lab.checkers import LaneFinding
 from lab.model import Aim
 from lab.plan import Calibration, Plan
@@ -18,12 +19,18 @@ from lab.stats import interval
 BINS_PER_WINDOW = 8
 # A bin with fewer trials says nothing about its gap.
 MIN_IN_BIN = 5
+WINDOWS = SWEEP_FROM + SWEEP_TO  # over which a sweep is spread
 
 
 def predicted(calibration: Calibration, window_ms: float, gap_ms: float) -> float:
     """The predicted share lost at this idle gap."""
     hits = sum(close - window_ms < gap_ms < close for close in calibration.close_ms)
     return hits / len(calibration.close_ms)
+
+
+def bins_per_window(n: int) -> int:
+    """In how many bins a window is cut, so that a sweep of `n` trials fills each."""
+    return max(2, min(BINS_PER_WINDOW, int(n / WINDOWS / (MIN_IN_BIN + 1))))
 
 
 def curves(plan: Plan, findings: Sequence[LaneFinding], titles: dict[str, str]) -> tuple[GapCurve, ...]:
@@ -36,7 +43,7 @@ def curves(plan: Plan, findings: Sequence[LaneFinding], titles: dict[str, str]) 
 def _curve(plan: Plan, findings: Sequence[LaneFinding], title: str) -> GapCurve:
     lane = findings[0].lane
     close = plan.calibration.middle
-    width = lane.window_ms / BINS_PER_WINDOW
+    width = lane.window_ms / bins_per_window(sum(len(finding.trials) for finding in findings))
     bins: dict[int, list[bool]] = {}
     for trial in (trial for finding in findings for trial in finding.trials):
         bins.setdefault(int((trial.age_ms - close) // width), []).append(trial.lost)

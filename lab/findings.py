@@ -13,9 +13,11 @@ from lab.checkers import LaneFinding, credit, judge_lane
 from lab.curves import curves
 from lab.ends import check_ends, closed_after, closes_seen
 from lab.example import ladder
+from lab.maps import maps
 from lab.model import Scenario, Verdict
 from lab.narrative import narrate
 from lab.plan import Plan
+from lab.prediction import check_totals
 from lab.result import ArmResult, RunResult
 from lab.soundness import check_run
 from lab.stats import interval
@@ -54,9 +56,12 @@ def conclude(
     closes = plan.calibration.close_ms if plan.calibration.measured else seen
     ends = check_ends(scenario, plan, evidence, closes, seen)
     checks = [ends, *(check_run(plan, evidence, trials, findings) if findings else ())]
-    sound = all(check.verdict is Verdict.PASS for check in checks)
+    found_maps = maps(plan, findings)
+    checks += [check_totals(found_maps)] if found_maps else []
     # A run that was no experiment proves nothing against a fix either.
-    verdict = Verdict.worst(finding.verdict for finding in findings) if sound else Verdict.INCONCLUSIVE
+    sound = all(check.verdict is not Verdict.INCONCLUSIVE for check in checks)
+    judged = (*findings, *checks)
+    verdict = Verdict.worst(one.verdict for one in judged) if sound and findings else Verdict.INCONCLUSIVE
     titles = {arm.name: arm.title for arm in scenario.arms}
     return RunResult(
         scenario=scenario.name,
@@ -83,6 +88,7 @@ def conclude(
         real=REAL,
         emulated=WIRES[setup.wire],
         files=tuple(files),
+        maps=found_maps,
         closed_after=closed_after(scenario),
     )
 

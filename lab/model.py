@@ -109,6 +109,7 @@ class Expect(StrEnum):
     LOST = "every exposed request is lost"
     BOX = "lost when it meets the close, and not otherwise"
     MENDED = "none is lost, each is executed once"
+    PREDICTED = "lost where the model says, and nowhere else"
     EXECUTED_TWICE = "answered, but executed twice"
     EXECUTED_ONCE = "lost, but executed once only"
 
@@ -127,10 +128,14 @@ class ByWire:
 
 @dataclass(frozen=True)
 class Below:
-    """A proxy timeout that ends `margin_ms` before the upstream's idle timeout, as configured or as measured."""
+    """A proxy timeout that ends `margin_ms` before the upstream's idle timeout, as configured or as measured.
+
+    `round_trips` adds to the margin, in round trips of the arm.
+    """
 
     margin_ms: float
     measured: bool = False
+    round_trips: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,10 @@ from collections.abc import Mapping, Sequence
 
 from lab.checkers import LaneFinding
 from lab.example import choose
+from lab.maps import maps
 from lab.model import Aim, Ends, Expect, Exposure, Scenario, Verdict
 from lab.plan import MAX_REQUESTS, RTT_KEY, Plan
+from lab.prediction import totals_text
 from lab.stats import interval
 from lab.witness.trials import Trial
 from lab.wording import share_text
@@ -46,6 +48,7 @@ def narrate(
         _what_met(scenario, plan, example.exposure, closes),
         f"The upstream never executed it. The client got {example.label}; the upstream has nothing to log.",
         *_how_many(findings, example.method),
+        *_how_well_predicted(plan, findings),
         *(_what_helped(findings, controls) if sound else ()),
         *_what_the_wire_hides(plan),
     )
@@ -94,7 +97,11 @@ def _met_the_last_answer(scenario: Scenario, plan: Plan) -> str:
 
 def _how_many(findings: Sequence[LaneFinding], method: str) -> list[str]:
     """How many were lost: aimed at held FINs, and swept with nothing held."""
-    plain = {f.lane.aim: f for f in findings if not f.lane.changes and f.lane.method == method and f.lost}
+    plain = {
+        f.lane.aim: f
+        for f in findings
+        if not f.lane.changes and f.lane.method == method and f.lost and f.lane.expect is not Expect.PREDICTED
+    }
     lines = []
     if held := plain.get(Aim.HELD_FIN):
         lines.append(f"Aimed, each FIN held until the request had left: {_lost(held)} {method}s were lost.")
@@ -105,6 +112,11 @@ def _how_many(findings: Sequence[LaneFinding], method: str) -> list[str]:
             f"and {others} of the {len(swept.outside)} others."
         )
     return lines
+
+
+def _how_well_predicted(plan: Plan, findings: Sequence[LaneFinding]) -> list[str]:
+    """All that was held against the model, in total."""
+    return [f"Of the sweeps the model had said before the run {totals_text(each)}." for each in maps(plan, findings)]
 
 
 def _lost(finding: LaneFinding) -> str:
@@ -122,14 +134,24 @@ def _what_helped(findings: Sequence[LaneFinding], controls: Mapping[str, str]) -
         and f.verdict is Verdict.PASS
         and all(change.key != RTT_KEY for change in f.lane.changes)
     ]
-    ended = list(dict.fromkeys(f.lane.arm for f in fixes if f.lane.prevents))
-    lost = {f.lane.arm: f.lane.method for f in fixes if f.lane.expect is Expect.LOST}
+    ended = list(dict.fromkeys(f.lane.arm for f in fixes if f.lane.prevents or _ended_as_predicted(f)))
+    lost = {
+        f.lane.arm: f.lane.method
+        for f in fixes
+        if f.lane.expect is Expect.LOST or (f.lane.expect is Expect.PREDICTED and f.lost)
+    }
     saved = {f.lane.arm for f in fixes if f.lane.expect is Expect.MENDED}
     not_ended = [f"{arm} ({method})" if arm in saved else arm for arm, method in lost.items()]
     return [
         *([f"What ended it: {', '.join(ended)}."] if ended else []),
         *([f"What did not: {', '.join(not_ended)}."] if not_ended else []),
     ]
+
+
+def _ended_as_predicted(finding: LaneFinding) -> bool:
+    """The model says that nothing can be lost there, however late the peers, and nothing was."""
+    predicted = finding.lane.predicted
+    return predicted is not None and predicted.high == 0.0 and not finding.lost
 
 
 def _what_the_wire_hides(plan: Plan) -> list[str]:

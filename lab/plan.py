@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import msgspec
 
+from lab.box import Share, share_of_sweep
 from lab.model import Aim, Arm, Below, Expect, Hint, Scenario
 from lab.result import Change, NotJudged
 from proxy.config import ProxyConfig, parse_duration
@@ -17,6 +18,7 @@ from upstreams.catalogue import SERVERS
 RTT_KEY = "wire.rtt_ms"
 PROXY, UPSTREAM = "proxy.", "upstream."
 MAX_REQUESTS = "max-requests"
+IDLE_KEY = "timeouts.upstream_idle"
 
 BY_TIME = (Aim.GAPS, Aim.FROZEN_UPSTREAM, Aim.ELSEWHERE)
 """Aims that need to know beforehand when the upstream closes, and to be on time."""
@@ -74,6 +76,13 @@ class LanePlan(msgspec.Struct, frozen=True):
     """With `Aim.ELSEWHERE`, when it fires, in idle timeouts."""
     primes: int = 1
     """Answers that each connection has carried when it is aimed at."""
+    predicted: Share | None = None
+    """With `Expect.PREDICTED`, the share of its sweep that the model says is lost."""
+
+    @property
+    def proxy_idle_ms(self) -> float:
+        """The idle age above which its proxy uses no connection any more."""
+        return float(parse_duration(self.proxy[IDLE_KEY])) * 1000
 
     @property
     def name(self) -> str:
@@ -196,9 +205,9 @@ def _lane(
     scenario: Scenario, arm: Arm, method: str, setup: Setup, calibration: Calibration, missing: dict[str, str]
 ) -> LanePlan:
     rtt_ms = float(str(arm.change.get(RTT_KEY, setup.rtt_ms)))
-    change = {key: _concrete(value, setup, calibration) for key, value in arm.change.items()}
+    change = {key: _concrete(value, setup, calibration, rtt_ms) for key, value in arm.change.items()}
     upstream = _of(UPSTREAM, change)
-    return LanePlan(
+    lane = LanePlan(
         arm=arm.name,
         method=method,
         aim=_aim(arm.aim, missing),
@@ -213,6 +222,11 @@ def _lane(
         upstream=upstream,
         at=arm.at if arm.aim is Aim.ELSEWHERE else 0.0,
         primes=max(1, int({**scenario.upstream, **upstream}.get(MAX_REQUESTS, 1))),
+    )
+    if lane.expect is not Expect.PREDICTED:
+        return lane
+    return msgspec.structs.replace(
+        lane, predicted=share_of_sweep(calibration.middle, lane.window_ms, lane.proxy_idle_ms)
     )
 
 
@@ -230,13 +244,13 @@ def _aim(aim: Aim, missing: dict[str, str]) -> Aim:
     return aim
 
 
-def _concrete(value: str | Below | Hint, setup: Setup, calibration: Calibration) -> str:
+def _concrete(value: str | Below | Hint, setup: Setup, calibration: Calibration, rtt_ms: float) -> str:
     if isinstance(value, str):
         return value
     if isinstance(value, Hint):
         return str(max(0, int(setup.keep_alive_s) + value.plus_s))
     limit_ms = calibration.low if value.measured else setup.keep_alive_s * 1000
-    return f"{round(limit_ms - value.margin_ms)}ms"
+    return f"{round(limit_ms - value.margin_ms - value.round_trips * rtt_ms)}ms"
 
 
 def _before(key: str, scenario: Scenario, setup: Setup) -> str:

@@ -86,9 +86,9 @@ def predict(case: Case) -> Prediction:
     if end == last == first < inf:
         dangerous = float(margin_s > 0)
     closes = [first + (i + 0.5) / CLOSES * (end - first) for i in range(CLOSES)] if dangerous else []
-    lost = dangerous * sum(_lost(case, *_window(case, close)) for close in closes) / CLOSES
+    lost = dangerous * sum(_lost(case, *window(case, close)) for close in closes) / CLOSES
     per_second = case.rate * lost
-    low, high = _window(case, first)
+    low, high = window(case, first)
     return Prediction(
         window_s=high - low if dangerous else 0.0,
         from_s=max(0.0, case.upstream_idle_s - case.early_s - case.rtt_s - case.upstream_lag_s),
@@ -101,7 +101,7 @@ def predict(case: Case) -> Prediction:
     )
 
 
-def _window(case: Case, close_s: float) -> tuple[float, float]:
+def window(case: Case, close_s: float) -> tuple[float, float]:
     """The ages at which a request is lost, if the upstream closes at this one."""
     low = close_s - case.rtt_s - case.upstream_lag_s
     return max(0.0, low), min(close_s, case.proxy_idle_s) + case.proxy_lag_s

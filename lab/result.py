@@ -80,6 +80,43 @@ class GapCurve(msgspec.Struct, frozen=True):
     points: tuple[GapPoint, ...]
 
 
+class MapCell(msgspec.Struct, frozen=True):
+    """Some idle gaps of a row: how many requests were sent there, and how many of them were lost."""
+
+    from_ms: float
+    to_ms: float
+    n: int
+    lost: int
+
+
+class MapRow(msgspec.Struct, frozen=True):
+    """One margin. Gaps are relative to the measured close; where the box does not begin before it ends, there is none.
+
+    `margin_ms` None: the proxy's idle timeout is the longer one. `predicted_*`: the share of the sweep that the model
+    says is lost, without and with lag.
+    """
+
+    arm: str
+    method: str
+    margin_ms: float | None
+    box_from_ms: float
+    box_to_ms: float
+    predicted_low: float
+    predicted_high: float
+    n: int
+    lost: int
+    low: float
+    high: float
+    cells: tuple[MapCell, ...]
+
+
+class LossMap(msgspec.Struct, frozen=True):
+    """Loss over idle gap and margin, over one round trip, and the model's box in each row."""
+
+    rtt_ms: float
+    rows: tuple[MapRow, ...]
+
+
 class Step(msgspec.Struct, frozen=True):
     """One row of a packet ladder. `t_ms` is relative to the upstream's close; lanes: client, proxy, upstream.
 
@@ -141,5 +178,7 @@ class RunResult(msgspec.Struct, frozen=True):
     emulated: tuple[str, ...]
     """… and what was emulated."""
     files: tuple[str, ...]
+    maps: tuple[LossMap, ...] = ()
+    """Loss over gap and margin, one for each round trip."""
     closed_after: str = ""
     """After what the upstream closed, where that was no idle time: "4 answers"."""

@@ -52,6 +52,11 @@ def percent(share: float, *, up: bool) -> str:
     return f"{count / step:.{decimals}f}".removesuffix(".0")
 
 
+def range_text(low: float, high: float) -> str:
+    """Two shares (0..1) that are no bounds: "24.8 to 29.8 %"."""
+    return f"{low * 100:.1f} to {high * 100:.1f} %"
+
+
 def share_text(lost: int, n: int, low: float, high: float) -> str:
     """How many of how many, with the bounds (0..1): "3 of 240 (0.4–3.7 %)", "0 of 240, fewer than 1.6 %"."""
     return " ".join(share_parts(lost, n, low, high)).rstrip()
@@ -92,6 +97,7 @@ _EXPECTED_EFFECT = {
     Expect.LOST: Effect("bad", "does not help"),
     Expect.BOX: Effect("bad", "loses what meets the close"),
     Expect.MENDED: Effect("good", "mends it"),
+    Expect.PREDICTED: Effect("bad", "loses what the model says"),
     Expect.EXECUTED_TWICE: Effect("harm", "executes twice"),
     Expect.EXECUTED_ONCE: Effect("plain", "lost, but executed once only"),
 }
@@ -100,6 +106,7 @@ _CONTROL_EFFECT = {
     Expect.LOST: Effect("plain", "breaks, as it must"),
     Expect.BOX: Effect("plain", "breaks where it meets the close only"),
     Expect.MENDED: Effect("plain", "loses nothing, as it must"),
+    Expect.PREDICTED: Effect("plain", "breaks where the model says"),
 }
 
 
@@ -115,6 +122,8 @@ def effect(arm: ArmResult, harmful: Collection[tuple[Change, ...]] = ()) -> Effe
         return Effect("plain", "as expected")
     if not arm.is_fix and expected in _CONTROL_EFFECT:
         return _CONTROL_EFFECT[expected]
+    if expected is Expect.PREDICTED and not arm.lost:
+        return Effect("good", "lost none, as the model says")
     if expected is Expect.MENDED and arm.changes in harmful:
         return Effect("harm", "mends this, executes twice elsewhere")
     return _EXPECTED_EFFECT[expected]

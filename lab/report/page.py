@@ -20,9 +20,9 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup
 
 from lab import wording
-from lab.report import chart, ladder
+from lab.report import chart, heat, ladder
 from lab.report.svg import arrow_head, element
-from lab.result import ArmResult, Change, GapCurve, Ladder, RunResult
+from lab.result import ArmResult, Change, GapCurve, Ladder, LossMap, RunResult
 
 WIDE, NARROW = 900.0, 310.0
 
@@ -79,6 +79,9 @@ def render(result: RunResult) -> str:
         groups=groups(result.arms),
         chart=_chart(curves, result.rtt_ms),
         legend=[(_glyph(i), curve.title) for i, curve in enumerate(curves)],
+        maps=[_map(found) for found in result.maps if any(row.cells for row in found.rows)],
+        margin=heat.margin_text,
+        range=wording.range_text,
         ladder=_ladder(result.ladder),
         looks=_looks(result.ladder),
         files=files_by_kind(result.files),
@@ -151,6 +154,10 @@ def _chart(curves: Sequence[GapCurve], rtt_ms: float) -> Markup:
     if not curves:
         return Markup("")
     return chart.draw(curves, rtt_ms, WIDE, "wide") + chart.draw(curves, rtt_ms, NARROW, "narrow")
+
+
+def _map(found: LossMap) -> Markup:
+    return heat.draw(found, WIDE, "wide") + heat.draw(found, NARROW, "narrow")
 
 
 def _ladder(found: Ladder | None) -> Markup:

@@ -60,6 +60,13 @@ class Flow:
         answers = [s for s in self.segments if s.has_data and not s.up and s.t_out is not None and s.t_out <= moment]
         return answers[-1] if answers else None
 
+    def answer_to(self, request: Segment) -> Segment | None:
+        """The first of what came down after this request had arrived."""
+        arrived = request.t_out
+        if arrived is None:
+            return None
+        return next((s for s in self.segments if s.has_data and not s.up and s.t_in >= arrived), None)
+
     def upstream_close(self) -> Segment | None:
         """The first FIN or RST from the upstream."""
         return next((s for s in self.segments if s.closes and not s.up), None)

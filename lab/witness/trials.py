@@ -14,6 +14,7 @@ import msgspec
 from lab.model import Exposure, Outcome
 from lab.witness.evidence import Evidence
 from lab.witness.flows import Flow, Segment, expose
+from lab.witness.lags import close_ms, gap_ms, lag_ms
 from lab.witness.logs import Line
 
 # Later witnesses stamp later moments of a request. A stamp this much too early means that a clock is wrong; a process
@@ -33,9 +34,14 @@ class Trial(msgspec.Struct, frozen=True):
     cause: str
     exposure: Exposure
     gap_ms: float
-    """Idle time on the client's own connection before this request."""
+    """How long the connection that was primed for it had been idle, by the wire's stamp of that answer; without one,
+    how long the client's own connection had been."""
     idle_ms: float | None
     """Idle age of the upstream connection it was sent on, as the wire (or the proxy) measured it."""
+    close_ms: float | None
+    """The idle age at which the upstream closed the connection that it was sent on; None when it did not meanwhile."""
+    lag_ms: float
+    """By how much a peer came late to something around it, by what the witnesses say: L_u and L_p of docs/race.md."""
     late_ms: float
     """How late the client sent it."""
     latency_ms: float
@@ -103,8 +109,10 @@ def _trial(line: Line, evidence: Evidence, primed: bool) -> Trial:
         status=line["status"],
         cause=line["cause"],
         exposure=exposure,
-        gap_ms=line["gap_ms"],
+        gap_ms=gap_ms(line, evidence),
         idle_ms=idle_ms,
+        close_ms=close_ms(exposure, sent, seen, evidence),
+        lag_ms=lag_ms(line, exposure, idle_ms, evidence),
         late_ms=(line["sent_ns"] - line["intended_ns"]) / 1e6,
         latency_ms=(line["done_ns"] - line["sent_ns"]) / 1e6,
         attempts=len(sent) or len(seen),

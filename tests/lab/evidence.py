@@ -71,6 +71,8 @@ def trial(number: int = 0, arm: str = "control", **changes: Any) -> Trial:
         exposure=Exposure.CROSSED,
         gap_ms=1980.0,
         idle_ms=1980.0,
+        close_ms=None,
+        lag_ms=0.0,
         late_ms=0.2,
         latency_ms=41.0,
         attempts=1,

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from evidence import answered, lane, plan, trial
 
+from lab.box import Share
 from lab.checkers import LaneFinding
 from lab.model import Aim, Expect, Exposure, Scenario, Verdict
 from lab.narrative import NOTHING, RELAY_PROVES_NOTHING, narrate
@@ -92,3 +93,15 @@ def test_a_close_behind_an_answer_is_not_told_as_an_idle_one() -> None:
     text = told(CONTROL, closes=(), scenario=MAX_REQUESTS)
     assert "closes a connection behind its answer number 4, without announcing it" in text
     assert "closes idle connections" not in text
+
+
+def test_what_was_held_against_the_model_is_told_with_its_total() -> None:
+    idle = {"timeouts.upstream_idle": "60s"}
+    swept = finding(lane(aim=Aim.GAPS, expect=Expect.PREDICTED, predicted=Share(0.5, 0.55), proxy=idle))
+    ended = fix("order-timeouts", Expect.PREDICTED, aim=Aim.GAPS, predicted=Share(0.0, 0.0), proxy=idle)
+    edge = fix("thin-margin-near", Expect.PREDICTED, aim=Aim.GAPS, predicted=Share(0.0, 0.05), proxy=idle)
+    text = told(swept, ended, edge)
+    assert "Of the sweeps the model had said before the run 25.0 to 28.7 % over 40 ms of round trip, and lost " in text
+    assert "What ended it: order-timeouts." in text
+    assert "thin-margin-near" not in text
+    assert "met the close" not in text

@@ -8,6 +8,7 @@ from lab.plan import Calibration, LanePlan, lay_out, window_ms
 from scenarios.close_forms import SCENARIO as CLOSE_FORMS
 from scenarios.hint import SCENARIO as HINT
 from scenarios.idle_close import SCENARIO
+from scenarios.margin import SCENARIO as MARGIN
 from scenarios.max_requests import SCENARIO as MAX_REQUESTS
 
 STEADY = Calibration((2000.2, 2000.9, 2001.4), (40.2,))
@@ -40,6 +41,18 @@ def test_margins_become_durations() -> None:
     assert lanes()["order-timeouts.POST"].proxy["timeouts.upstream_idle"] == "1700ms"
     assert lanes()["thin-margin-far.POST"].proxy["timeouts.upstream_idle"] == "1975ms"
     assert lanes(keep_alive_s=5.0)["order-timeouts.POST"].proxy["timeouts.upstream_idle"] == "4700ms"
+
+
+def test_a_margin_can_be_counted_in_round_trips() -> None:
+    arms = tuple(arm.name for arm in MARGIN.arms)
+    found, _ = lay_out(MARGIN, setup(scenario="margin", arms=arms), STEADY)
+    idle = {each.arm: each.proxy["timeouts.upstream_idle"] for each in found}
+    assert (idle["none"], idle["half"], idle["whole"], idle["more"]) == ("2000ms", "1980ms", "1960ms", "1940ms")
+    assert (idle["far-none"], idle["far-half"], idle["far-more"]) == ("2000ms", "1950ms", "1880ms")
+    predicted = {each.arm: each.predicted.low for each in found if each.predicted}
+    assert predicted["far"] == pytest.approx(0.5)
+    assert predicted["far-half"] == pytest.approx(0.25, abs=0.01)
+    assert predicted["far-more"] == 0.0
 
 
 def test_a_change_is_told_with_its_before() -> None:

@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from sample_result import sample, sample_arm, sample_curves, sample_ladder
 
 from lab.model import Verdict
-from lab.report import chart, ladder, render, write
+from lab.report import chart, heat, ladder, render, write
 from lab.report.page import NARROW, WIDE, charted, files_by_kind, groups
 from lab.report.svg import Label, element, wrapped
-from lab.result import Check, GapCurve, Ladder, RunResult, Step
+from lab.result import Check, GapCurve, Ladder, LossMap, MapCell, MapRow, RunResult, Step
 
 VOID = {"meta", "link", "br"}
 WIDTHS = pytest.mark.parametrize("width", [WIDE, NARROW])
@@ -229,6 +229,44 @@ def test_text_stands_out_from_what_is_behind_it(dark: bool) -> None:
 
 def test_both_sets_of_colours_name_the_same() -> None:
     assert set(colours(False)) == set(colours(True))
+
+
+# -- the map ---------------------------------------------------------------------------------------
+
+CELLS = tuple(MapCell(-60.0 + 10 * i, -50.0 + 10 * i, 6, 6 if 2 <= i < 6 else 0) for i in range(8))
+MAP = LossMap(
+    40.0,
+    (
+        MapRow("control", "POST", None, -40.0, 0.0, 0.5, 0.55, 48, 24, 0.36, 0.64, CELLS),
+        MapRow("none", "POST", -0.3, -40.0, 0.3, 0.5, 0.55, 48, 24, 0.36, 0.64, CELLS),
+        MapRow("more", "POST", 60.0, -40.0, -60.0, 0.0, 0.0, 48, 0, 0.0, 0.07, CELLS[:1]),
+    ),
+)
+
+
+@WIDTHS
+def test_the_map_frames_what_the_model_says(width: float) -> None:
+    plot = heat.plan(MAP, width)
+    assert [(box.left, box.right) for box in plot.boxes] == [
+        (plot.x(-40.0), plot.x(0.0)),
+        (plot.x(-40.0), plot.x(0.3)),
+    ]
+    assert len(plot.cells) == 17
+    assert all(0 < box.left < box.right < width and box.bottom < plot.height for box, _ in plot.cells)
+    no_overlap(list(plot.labels))
+    inside(list(plot.labels), width, plot.height)
+
+
+def test_the_map_is_told_in_words_and_as_a_table() -> None:
+    page = Page(render(sample(maps=(MAP,))))
+    assert "40 ms0 ms−40.0, +0.350.0 to 55.0 %24 of 48 (36–64 %)" in page.words
+    assert "40 ms60 msnowhere0.0 to 0.0 %" in page.words
+    assert "margin nothing done: 24 of 48 (36–64 %) lost, 50.0 to 55.0 % predicted" in heat.describe(MAP)
+    assert "against the model" not in Page(render(sample())).words
+
+
+def test_a_cell_is_the_darker_the_more_was_lost() -> None:
+    assert re.findall(r'fill-opacity="([0-9.]+)"', heat.draw(MAP, WIDE, "wide"))[:4] == ["0", "0", "1", "1"]
 
 
 # -- the chart -------------------------------------------------------------------------------------

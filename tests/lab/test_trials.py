@@ -219,6 +219,44 @@ def test_a_connection_that_was_primed_several_times_is_not_shared(folder: Folder
     assert folder.trial().primed
 
 
+def test_the_age_is_that_of_the_primed_connection_also_when_the_client_was_late(folder: Folder) -> None:
+    """The client says 1990 ms; its answer had been with the proxy for 1,989.5 ms of 2,010 when it sent."""
+    folder.client(200)
+    folder.segment("up", "D", 0, 0.2, f"{ID}.prime")
+    folder.segment("down", "D", 0.5, 20.5)
+    assert folder.trial().gap_ms == pytest.approx(2010 - 20.5)
+
+
+@pytest.mark.parametrize(
+    ("close_at", "request_at", "close_ms", "lag_ms"),
+    [
+        pytest.param((2005, 2025), (2010, 2030), 2004.5, 0.0, id="crossed, nobody late"),
+        pytest.param((1980, 2000), (2010, 2030), 1979.5, 10.0, id="the FIN lay unnoticed for 10 ms"),
+    ],
+)
+def test_who_was_late_is_told_by_the_wire(
+    folder: Folder, close_at: tuple[float, float], request_at: tuple[float, float], close_ms: float, lag_ms: float
+) -> None:
+    folder.client()
+    folder.segment("up", "D", 0, 0.2, "old")
+    folder.segment("down", "D", 0.5, 20.5)
+    folder.segment("down", "F", *close_at)
+    folder.segment("up", "D", *request_at, ID)
+    found = folder.trial()
+    assert [found.close_ms, found.lag_ms] == pytest.approx([close_ms, lag_ms])
+
+
+def test_a_proxy_that_read_the_answer_late_counts_the_idle_time_from_then(folder: Folder) -> None:
+    """By the wire the connection was idle for 2,000 ms, by the proxy for 1,990."""
+    folder.client(200)
+    folder.segment("up", "D", 0, 0.2, "old")
+    folder.segment("down", "D", 0.5, 10)
+    folder.segment("up", "D", 2010, 2030, ID)
+    folder.sent()
+    folder.finished(200)
+    assert folder.trial().lag_ms == pytest.approx(10.0)
+
+
 def test_the_proxy_of_another_arm_is_noticed(folder: Folder) -> None:
     folder.client()
     folder.crossing()

@@ -8,7 +8,6 @@ Rules of this file:
 
 from __future__ import annotations
 
-import signal
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -20,6 +19,7 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
+from lab import interrupts
 from lab.errors import CannotRunError, UsageError
 from lab.model import Scenario, Verdict
 from lab.report import overview
@@ -119,10 +119,10 @@ def _run(scenario: Scenario, flags: Sequence[str], runs: Path, say: Say) -> Ran:
                     said = line.strip() or said
                     say(f"{scenario.name}: {said}")
             except KeyboardInterrupt:
-                before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C must not cut this short
-                process.send_signal(signal.SIGINT)  # it stops what it has started
+                before = interrupts.ignore()
+                process.terminate()  # it stops what it has started, also where Ctrl-C is ignored
                 process.wait()
-                signal.signal(signal.SIGINT, before)
+                interrupts.restore(before)
                 raise
         out.seek(0)
         stdout = out.read()

@@ -18,7 +18,6 @@ import asyncio
 import gc
 import random
 import resource
-import signal
 import sys
 import time
 from collections.abc import Callable
@@ -26,7 +25,7 @@ from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 
-from lab import sabotage
+from lab import interrupts, sabotage
 from lab.aim import run_round
 from lab.calibration import LAB_SPREAD_S, SPREAD_S, calibrate
 from lab.doctor import environment
@@ -85,13 +84,12 @@ async def _gather_evidence(
     scenario: Scenario, setup: Setup, command: str, started: str, folder: Path, say: Say
 ) -> Plan:
     """Steps 1 to 6; of them the last, also when it is not reached: what the others started is in `stack`."""
-    on_interrupt = signal.getsignal(signal.SIGINT)
     async with AsyncExitStack() as stack:
         try:
             plan = await _carry_out(scenario, setup, command, started, folder, say, stack)
         finally:
-            signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C must not cut the stopping short
-    signal.signal(signal.SIGINT, on_interrupt)  # not after a failure: there is nothing left to interrupt
+            before = interrupts.ignore()
+    interrupts.restore(before)  # not after a failure: there is nothing left to interrupt
     return plan
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -57,8 +58,11 @@ def kalab(*words: str, rights: bool = True, env: Mapping[str, str] | None = None
     return Ended(done.returncode, done.stdout, done.stderr)
 
 
-def start(*words: str) -> subprocess.Popen[str]:
-    """Starts one command in a session of its own, as a terminal does, and leaves it running."""
+def start(*words: str, ignores_interrupts: bool = False) -> subprocess.Popen[str]:
+    """Starts one command in a session of its own, as a terminal does, and leaves it running.
+
+    `ignores_interrupts`: as a shell without job control does it with `&`.
+    """
     return subprocess.Popen(
         [sys.executable, "-m", "lab", *words],
         cwd=ROOT,
@@ -67,7 +71,12 @@ def start(*words: str) -> subprocess.Popen[str]:
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        preexec_fn=_ignore_interrupts if ignores_interrupts else None,
     )
+
+
+def _ignore_interrupts() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def conclusive(*words: str, rights: bool = True, timeout_s: float = 100) -> Ended:

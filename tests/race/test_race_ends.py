@@ -82,6 +82,25 @@ def test_one_line_and_nothing_left(tmp_path: Path, step: str, trouble: Trouble, 
     assert session(run.pid) == {}
 
 
+@pytest.mark.parametrize("words", [RUN, ("run", "--all", "--short", "--method", "POST")], ids=["one", "all"])
+def test_what_ignores_ctrl_c_is_still_ended_by_a_kill(tmp_path: Path, words: tuple[str, ...]) -> None:
+    """A script's `&` starts it so. Ctrl-C is not meant for it then, and what is stopped is stopped whole."""
+    with start(*words, "--runs", str(tmp_path), ignores_interrupts=True) as run:
+        assert run.stderr is not None
+        assert any("block 1" in line for line in run.stderr)
+        interrupt(run.pid)
+        with pytest.raises(subprocess.TimeoutExpired):
+            run.wait(timeout=0.5)
+        terminate(run.pid)
+        time.sleep(0.03)  # while it stops
+        terminate(run.pid)
+        said = run.stderr.read().splitlines()
+        run.wait()
+    assert said[-1] == "error: interrupted; everything that was started is stopped"
+    assert run.returncode == INTERRUPTED
+    assert session(run.pid) == {}
+
+
 def test_a_full_disk_is_one_line(tmp_path: Path) -> None:
     """A mount of 300 kB in a namespace of its own; the evidence of a run is larger."""
     kalab = shlex.join([sys.executable, "-m", "lab", *RUN, "--trials", "100", "--blocks", "1", "--runs", str(tmp_path)])

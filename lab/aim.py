@@ -16,6 +16,7 @@ from time import monotonic_ns
 from lab.box import SWEEP_FROM, SWEEP_TO
 from lab.lane import Lane, Shot
 from lab.model import Aim, Expect
+from lab.traffic import run_traffic
 from lab.workload import until
 
 # Between two requests of one burst, so that they do not queue in the client.
@@ -35,6 +36,11 @@ LOOPBACK_SLACK_S = 0.5
 
 async def run_round(lane: Lane, block: int) -> None:
     """One whole round of a lane: prime, wait for the moment, fire, gather, and leave no connection behind."""
+    if lane.lane.aim is Aim.TRAFFIC:
+        await run_traffic(lane, block)
+        if block == lane.plan.setup.blocks - 1:
+            await lane.steady()
+        return
     gated = lane.lane.aim in (Aim.HELD_FIN, Aim.STALLED_PROXY)
     if gated:
         await lane.wire.gate(lane.link, True)
@@ -134,6 +140,7 @@ async def _frozen_upstream(lane: Lane, block: int, shots: Sequence[Shot]) -> Non
     When it wakes, its timers are due and its sockets are readable. Loops that run timers first close with the request
     unread, and Linux sends RST.
     """
+    assert lane.upstream is not None
     close_ns = int(_idle_s(lane) * 1e9)
     first, last = (choose(shot.primed.done_ns for shot in shots) + close_ns for choose in (min, max))
     await until(first - FREEZE_BEFORE_NS)

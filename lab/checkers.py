@@ -9,13 +9,16 @@ Rules of this file:
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from lab.forecast import agrees
 from lab.model import Aim, Expect, Exposure, Verdict
 from lab.plan import EDGE_MS, LanePlan, Plan
 from lab.prediction import judge_predicted
+from lab.stats import differ_by_chance
 from lab.witness.trials import Trial
 
 # The fewest at which the intervals of "none lost" (0 to 45.9 %) and "all lost" (54.1 to 100 %) lie apart.
@@ -28,7 +31,11 @@ EXPOSED_BY = {
     Aim.STALLED_PROXY: (Exposure.FIN_DELIVERED,),
     Aim.CRASH: (Exposure.CLOSED_AFTER_ARRIVAL,),
     Aim.FROZEN_UPSTREAM: (Exposure.UNREAD,),
+    Aim.TRAFFIC: (Exposure.CROSSED, Exposure.UNREAD, Exposure.FIN_DELIVERED),
 }
+# A fix that prevents, in traffic, must lose less than its control by more than chance would make of equals: in fewer
+# than one run of 10,000.
+MAX_CHANCE = 0.0001
 
 
 @dataclass(frozen=True)
@@ -59,6 +66,8 @@ def judge_lane(plan: Plan, lane: LanePlan, trials: Sequence[Trial]) -> LaneFindi
         verdict, sentence = Verdict.INCONCLUSIVE, _too_few(plan, mine, met)
     elif lane.expect is Expect.PREDICTED:
         verdict, sentence = judge_predicted(plan, lane, exposed)
+    elif lane.expect is Expect.FORECAST:
+        verdict, sentence = _forecast(plan, lane, exposed)
     else:
         verdict, sentence = _JUDGES[lane.expect](mine, exposed, outside)
     return LaneFinding(lane, verdict, sentence, mine, exposed, outside)
@@ -67,6 +76,7 @@ def judge_lane(plan: Plan, lane: LanePlan, trials: Sequence[Trial]) -> LaneFindi
 def credit(findings: Sequence[LaneFinding], controls: Mapping[str, str]) -> list[LaneFinding]:
     """Takes back the credit of fixes whose control did not break. `controls`: arm -> its control arm."""
     broke = {f.lane.name: f.verdict is Verdict.PASS for f in findings}
+    by_name = {f.lane.name: f for f in findings}
     arms = {f.lane.arm for f in findings}
 
     def credited(finding: LaneFinding) -> LaneFinding:
@@ -75,14 +85,27 @@ def credit(findings: Sequence[LaneFinding], controls: Mapping[str, str]) -> list
             return finding
         method = finding.lane.method if f"{control}.{finding.lane.method}" in broke else "POST"
         if broke.get(f"{control}.{method}", False):
-            return finding
+            return _more_than_chance(finding, by_name[f"{control}.{method}"])
         why = "did not break as expected" if control in arms else "was not run"
-        sentence = f"Its control, {control}, {why} in this run, so this says nothing."
-        return LaneFinding(
-            finding.lane, Verdict.INCONCLUSIVE, sentence, finding.trials, finding.exposed, finding.outside
-        )
+        return _open(finding, f"Its control, {control}, {why} in this run, so this says nothing.")
 
     return [credited(finding) for finding in findings]
+
+
+def _more_than_chance(finding: LaneFinding, control: LaneFinding) -> LaneFinding:
+    """In traffic no request is aimed: a fix that prevents may just have been lucky, and then it is not credited."""
+    if finding.lane.aim is not Aim.TRAFFIC or not finding.lane.prevents:
+        return finding
+    (before, of), (after, out_of) = ((sum(t.lost for t in f.trials), len(f.trials)) for f in (control, finding))
+    if differ_by_chance(before, of, after, out_of) <= MAX_CHANCE:
+        return finding
+    told = f"Its control lost {before} of {of} requests and this {after} of {out_of}: too few to tell it from chance."
+    return _open(finding, told)
+
+
+def _open(finding: LaneFinding, sentence: str) -> LaneFinding:
+    """The same, with nothing proven."""
+    return dataclasses.replace(finding, verdict=Verdict.INCONCLUSIVE, sentence=sentence)
 
 
 def _counts(plan: Plan, lane: LanePlan, trial: Trial) -> bool:
@@ -91,6 +114,8 @@ def _counts(plan: Plan, lane: LanePlan, trial: Trial) -> bool:
         return trial.exposure is (Exposure.NOT_EXPOSED if lane.at < 1 else Exposure.NEW_CONNECTION)
     if lane.expect is Expect.PREDICTED:
         return trial.primed and trial.exposure is not Exposure.NOT_SENT
+    if lane.aim is Aim.TRAFFIC:
+        return _counts_in_traffic(lane, trial)
     if not lane.prevents:
         # Without a wire, what the stall makes is counted: requests unread at close(), and no stray crossing.
         by_aim = (Exposure.UNREAD,) if _stalls(plan, lane) else EXPOSED_BY[lane.aim]
@@ -99,6 +124,14 @@ def _counts(plan: Plan, lane: LanePlan, trial: Trial) -> bool:
     if not trial.primed or trial.exposure is Exposure.NOT_SENT:
         return False
     return _inside(plan, lane, trial) if lane.aim is Aim.GAPS else trial.armed
+
+
+def _counts_in_traffic(lane: LanePlan, trial: Trial) -> bool:
+    """All that is sent, where the model says how many are lost; what met a close; or what was sent while one closed."""
+    if lane.expect is Expect.FORECAST or lane.prevents:
+        return trial.armed and trial.exposure is not Exposure.NOT_SENT
+    in_hand = lane.expect in (Expect.DAMAGED, Expect.ANSWERED) and trial.exposure is Exposure.CLOSED_AFTER_ARRIVAL
+    return in_hand or trial.exposure in EXPOSED_BY[Aim.TRAFFIC]
 
 
 def _met_the_close(trial: Trial) -> bool:
@@ -179,10 +212,47 @@ def _executed_once(_: Sequence[Trial], exposed: Sequence[Trial], __: Sequence[Tr
     return Verdict.PASS, f"All {len(exposed)} requests were executed once and then lost: an honest error."
 
 
+def _damaged(_: Sequence[Trial], exposed: Sequence[Trial], outside: Sequence[Trial]) -> Judged:
+    survived = sum(not t.lost for t in exposed)
+    others = sum(t.lost for t in outside)
+    if survived:
+        return Verdict.FAIL, f"{survived} of {len(exposed)} exposed requests were answered all the same."
+    if others > MAX_OUTSIDE_LOST * len(outside):
+        return Verdict.FAIL, f"{others} of {len(outside)} requests that met no close were lost too."
+    executed = sum(t.executions > 0 for t in exposed)
+    return (
+        Verdict.PASS,
+        f"All {len(exposed)} exposed requests were lost, {executed} of them executed, and {others} others.",
+    )
+
+
+def _answered(_: Sequence[Trial], exposed: Sequence[Trial], outside: Sequence[Trial]) -> Judged:
+    lost, others = (sum(t.lost for t in trials) for trials in (exposed, outside))
+    twice = sum(t.executions > 1 for t in exposed)
+    if lost:
+        return Verdict.FAIL, f"{lost} of {len(exposed)} exposed requests were still lost."
+    if others > MAX_OUTSIDE_LOST * len(outside):
+        return Verdict.FAIL, f"{others} of {len(outside)} requests that met no close were lost."
+    also = f" Of the others, on new connections, {others} were." if others else ""
+    return Verdict.PASS, f"None of {len(exposed)} exposed requests was lost, and {twice} were executed twice.{also}"
+
+
+def _forecast(plan: Plan, lane: LanePlan, sent: Sequence[Trial]) -> Judged:
+    """As many lost as the model says, and by nothing else than the close."""
+    met = {*EXPOSED_BY[Aim.TRAFFIC], Exposure.CLOSED_AFTER_ARRIVAL}
+    others = [t for t in sent if t.exposure not in met]
+    lost = sum(t.lost for t in others)
+    if lost > MAX_OUTSIDE_LOST * len(others):
+        return Verdict.FAIL, f"{lost} of {len(others)} requests that met no close were lost too."
+    return agrees(plan, lane, sent)
+
+
 _JUDGES: dict[Expect, Callable[[Sequence[Trial], Sequence[Trial], Sequence[Trial]], Judged]] = {
     Expect.LOST: _lost,
     Expect.BOX: _box,
     Expect.MENDED: _mended,
     Expect.EXECUTED_TWICE: _executed_twice,
     Expect.EXECUTED_ONCE: _executed_once,
+    Expect.DAMAGED: _damaged,
+    Expect.ANSWERED: _answered,
 }

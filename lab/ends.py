@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from statistics import median
 
-from lab.model import Aim, Ends, Expect, Exposure, Scenario, Verdict
-from lab.plan import BY_TIME, EDGE_MS, MAX_REQUESTS, Plan
+from lab.model import Act, Aim, Ends, Expect, Exposure, Scenario, Verdict
+from lab.plan import BY_TIME, EDGE_MS, MAX_REQUESTS, Plan, lane_of
 from lab.result import Check
 from lab.witness.evidence import Evidence
 from lab.witness.flows import idle_ms_at_close
@@ -24,11 +24,15 @@ def check_ends(
     """Whether what should end connections did so, and when. `closes` and `seen` are idle ages, ms."""
     if scenario.ends is Ends.COUNT:
         return _closes_by_count(int(scenario.upstream[MAX_REQUESTS]), evidence)
+    if scenario.ends is Ends.LEAVES:
+        return _leaves(plan, evidence)
     return _idle_closes(plan, closes, seen)
 
 
 def closed_after(scenario: Scenario) -> str:
     """After what the upstream closed, where that is no idle time; "" where it is."""
+    if scenario.ends is Ends.LEAVES:
+        return "it was told to end, or recycled a worker"
     return f"{scenario.upstream[MAX_REQUESTS]} answers" if scenario.ends is Ends.COUNT else ""
 
 
@@ -43,13 +47,21 @@ def _closes_by_count(told: int, evidence: Evidence) -> Check:
     return Check(NAME, Verdict.PASS, f"It closed {len(carried)} connections, each behind its answer number {told}.")
 
 
+def _leaves(plan: Plan, evidence: Evidence) -> Check:
+    left = [line for line in evidence.upstream_closes.values() if line["reason"] in ("drained", "recycled")]
+    if not left and not any(Act.KILL in lane.acts for lane in plan.lanes):
+        sentence = "No connection was closed because the upstream ended or recycled a worker."
+        return Check(NAME, Verdict.INCONCLUSIVE, sentence, "Give it more requests (--trials).")
+    return Check(NAME, Verdict.PASS, f"It closed {len(left)} connections because it ended or recycled a worker.")
+
+
 def closes_seen(scenario: Scenario, plan: Plan, evidence: Evidence, trials: Sequence[Trial]) -> list[float]:
     """The idle ages at which the upstream closed: under requests that crossed its FIN, or where none was near it."""
     if scenario.ends is not Ends.IDLE:
         return []
     conns = {trial.conn for trial in trials if trial.exposure is Exposure.CROSSED}
     far = {lane.name for lane in plan.lanes if lane.aim is Aim.ELSEWHERE}
-    conns |= {conn for conn, named in evidence.flows.items() if any(flow.link in far for flow in named)}
+    conns |= {conn for conn, named in evidence.flows.items() if any(lane_of(flow.link) in far for flow in named)}
     ages = (idle_ms_at_close(flow) for conn in conns for flow in evidence.flows.get(conn, []))
     return sorted(age for age in ages if age is not None)
 

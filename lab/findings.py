@@ -14,7 +14,7 @@ from lab.curves import curves
 from lab.ends import check_ends, closed_after, closes_seen
 from lab.example import ladder
 from lab.maps import maps
-from lab.model import Scenario, Verdict
+from lab.model import Aim, Scenario, Verdict
 from lab.narrative import narrate
 from lab.plan import Plan
 from lab.prediction import check_totals
@@ -111,7 +111,7 @@ def _arm(scenario: Scenario, finding: LaneFinding, evidence: Evidence) -> ArmRes
         changes=lane.changes,
         aimed=len(finding.trials),
         exposed=len(finding.exposed),
-        exposed_as="aimed where the control is lost" if lane.prevents else _classes(finding.exposed),
+        exposed_as=_exposed_as(finding),
         lost=finding.lost,
         lost_low=bounds.low,
         lost_high=bounds.high,
@@ -122,6 +122,12 @@ def _arm(scenario: Scenario, finding: LaneFinding, evidence: Evidence) -> ArmRes
         latency_ms=latency_ms,
         connects_per_request=connects,
     )
+
+
+def _exposed_as(finding: LaneFinding) -> str:
+    if not finding.lane.prevents:
+        return _classes(finding.exposed)
+    return "sent when the control is lost" if finding.lane.aim is Aim.TRAFFIC else "aimed where the control is lost"
 
 
 def _classes(exposed: Sequence[Trial]) -> str:

@@ -18,6 +18,7 @@ from lab.model import Outcome
 from lab.plan import LanePlan, Plan
 from lab.processes import Address, Child
 from lab.sabotage import throttle_s
+from lab.stage import Stage
 from lab.wire import Wire
 from lab.workload import Call, Client, connect, finished
 from proxy.events import EventLog, Kind
@@ -61,14 +62,22 @@ class Lane:
     """One arm with one method: its proxy, its link, its share of the client's log."""
 
     def __init__(
-        self, plan: Plan, lane: LanePlan, proxy: Child, upstream: Child, address: Address, wire: Wire, log: EventLog
+        self,
+        plan: Plan,
+        lane: LanePlan,
+        proxy: Child,
+        upstream: Child | None,
+        address: Address,
+        wire: Wire,
+        log: EventLog,
     ) -> None:
         self.plan = plan
         self.lane = lane
         self.proxy = proxy
-        self.upstream = upstream  # other lanes may have the same, unless this one stops it
+        self.upstream = upstream  # other lanes may have the same, unless this one stops it; None: the stage has them
         self.wire = wire
-        self._address = address
+        self.stage: Stage | None = None
+        self.address = address
         self._log = log
         self._throttle_s = throttle_s(plan.setup.sabotage)
 
@@ -87,7 +96,7 @@ class Lane:
     async def prime(self, block: int) -> list[Shot]:
         """Gives each of the round's client connections its answered requests, all upstream at the same time."""
         n = self.plan.setup.trials
-        clients = await connect(self._address, n)
+        clients = await connect(self.address, n)
         target = f"/prime?delay={300 + n}ms"
         calls: list[Call] = []
         for left in reversed(range(self.lane.primes)):
@@ -101,7 +110,7 @@ class Lane:
 
     async def steady(self) -> None:
         """A few requests one after the other: what this configuration costs when nothing goes wrong."""
-        clients = await connect(self._address, 1)
+        clients = await connect(self.address, 1)
         for i in range(STEADY_REQUESTS):
             call = clients[0].send(f"{self.lane.name}.steady.{i}", self.lane.method, "/steady")
             await finished([call], clients, ANSWER_WITHIN_S)
@@ -121,11 +130,14 @@ class Lane:
 
     def fire(self, shot: Shot, block: int, number: int, target: str, intended_ns: int | None = None) -> Call:
         """Sends one aimed request now."""
+        shot.call = self.send(shot.client, block, number, target, intended_ns)
+        return shot.call
+
+    def send(self, client: Client, block: int, number: int, target: str, intended_ns: int | None = None) -> Call:
+        """Sends one of the round's requests now."""
         if self._throttle_s:
             time.sleep(self._throttle_s)
-        req_id = f"{self.lane.name}.{block}.{number}"
-        shot.call = shot.client.send(req_id, self.lane.method, target, intended_ns)
-        return shot.call
+        return client.send(f"{self.lane.name}.{block}.{number}", self.lane.method, target, intended_ns)
 
     async def gather(self, block: int, shots: Sequence[Shot], *, armed: bool, held: int, closed_by_proxy: int) -> None:
         """Waits for every outcome and writes the round down."""
@@ -133,14 +145,20 @@ class Lane:
         await finished([call for call, _ in fired], [client for _, client in fired], ANSWER_WITHIN_S)
         for shot in shots:
             if shot.call is not None:
-                self._log_trial(shot, shot.call, block, armed)
+                gap_ms = (shot.call.sent_ns - shot.primed.done_ns) / 1e6
+                self.log_trial(shot.call, block, armed=armed, gap_ms=gap_ms)
             shot.client.close()
         primed = sum(shot.primed.outcome is Outcome.ANSWERED and shot.primed.status == 200 for shot in shots)
+        self.log_round(block, primed, held, closed_by_proxy)
+
+    def log_round(self, block: int, primed: int = 0, held: int = 0, closed_by_proxy: int = 0) -> None:
+        """Writes down that a round is over."""
         planned = self.plan.setup.trials
         arm, method = self.lane.arm, self.lane.method
         self._log.emit(ROUND, "", 0, arm, method, block, planned, primed, held, closed_by_proxy)
 
-    def _log_trial(self, shot: Shot, call: Call, block: int, armed: bool) -> None:
+    def log_trial(self, call: Call, block: int, *, armed: bool, gap_ms: float) -> None:
+        """Writes down what became of one request. `gap_ms`: how long its client connection had been idle."""
         self._log.emit(
             TRIAL,
             "",
@@ -150,7 +168,7 @@ class Lane:
             self.lane.method,
             block,
             armed,
-            (call.sent_ns - shot.primed.done_ns) / 1e6,
+            gap_ms,
             call.intended_ns,
             call.sent_ns,
             call.first_ns or None,

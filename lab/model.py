@@ -92,6 +92,32 @@ class Aim(StrEnum):
     """Stop the upstream shortly before its idle timeout, fire, and wake it after: the requests lie unread there."""
     ELSEWHERE = "elsewhere"
     """Fire far from the close, at `Arm.at` times the idle timeout: nothing may be lost there."""
+    TRAFFIC = "traffic"
+    """No aim: requests at random moments, as `Arm.traffic` says, while `Arm.acts` happen. Each trial is classed."""
+
+
+class Act(StrEnum):
+    """What happens behind a proxy while traffic flows. It happens to the member that has served longest."""
+
+    SUCCEED = "succeed"
+    """Before the traffic: a successor listens on the same socket, which both have inherited."""
+    JOIN = "join"
+    """Before the traffic: another one listens on a port of its own, and the file of endpoints lists it."""
+    WITHDRAW = "withdraw"
+    """The file of endpoints says that it is going: it is to get nothing more."""
+    QUIET = "quiet"
+    """Wait until the proxies have closed every connection to it."""
+    TERMINATE = "terminate"
+    """SIGTERM. What becomes of its connections, its `drain` says."""
+    KILL = "kill"
+    """SIGKILL: its kernel closes every connection."""
+    LATER = "later"
+    """Half a second passes."""
+
+
+CLOSING = (Act.TERMINATE, Act.KILL)
+LISTED = (Act.JOIN, Act.WITHDRAW)
+"""Acts that the proxy learns of by the file of endpoints."""
 
 
 class Ends(StrEnum):
@@ -101,6 +127,8 @@ class Ends(StrEnum):
     """The upstream closes one that was idle for its timeout."""
     COUNT = "count"
     """The upstream closes one behind its n-th answer, n being its `max-requests`."""
+    LEAVES = "leaves"
+    """The upstream ends, or a worker of it, and its connections with it."""
 
 
 class Expect(StrEnum):
@@ -112,6 +140,9 @@ class Expect(StrEnum):
     PREDICTED = "lost where the model says, and nowhere else"
     EXECUTED_TWICE = "answered, but executed twice"
     EXECUTED_ONCE = "lost, but executed once only"
+    DAMAGED = "every exposed request is lost, executed or not, and nothing else"
+    ANSWERED = "no exposed request is lost, some are executed twice"
+    FORECAST = "as many are lost as the model says"
 
 
 @dataclass(frozen=True)
@@ -146,6 +177,20 @@ class Hint:
 
 
 @dataclass(frozen=True)
+class Traffic:
+    """Requests at random moments (Poisson), whatever becomes of those before: an open model."""
+
+    rate: float
+    """Requests a second: to each member where `apart`, otherwise to all together."""
+    members: int = 1
+    """Upstream addresses behind the proxy."""
+    answer_ms: float = 0.0
+    """How long the upstream takes for each answer."""
+    apart: bool = False
+    """Each member has a pool and a stream of requests of its own; they share one upstream process."""
+
+
+@dataclass(frozen=True)
 class Arm:
     """One configuration under test, and what is expected of it. The arms of a run are interleaved.
 
@@ -153,7 +198,8 @@ class Arm:
     in the same run before this one is credited. `prevents` says that the fix keeps requests off the dying connection:
     nothing is exposed then, and what counts is trials aimed where the control is lost. `reuses` says that connections
     are reused all the same, which the run makes sure of: a proxy that never reuses loses nothing. `needs` names
-    abilities of the upstream or the wire without which the arm is not judged. `at` is for `Aim.ELSEWHERE`.
+    abilities of the upstream or the wire without which the arm is not judged. `at` is for `Aim.ELSEWHERE`, `traffic`
+    and `acts` for `Aim.TRAFFIC`; there a fix that `prevents` counts what it was sent while its control lost requests.
     """
 
     name: str
@@ -167,6 +213,8 @@ class Arm:
     reuses: bool = True
     needs: tuple[str, ...] = ()
     at: float = 0.5
+    traffic: Traffic | None = None
+    acts: tuple[Act, ...] = ()
 
     @property
     def is_fix(self) -> bool:
@@ -208,6 +256,8 @@ class Scenario:
     full: Size
     short: Size
     ends: Ends = Ends.IDLE
+    traffic: Traffic | None = None
+    """What arms with `Aim.TRAFFIC` send, unless they say otherwise."""
 
     def arm(self, name: str) -> Arm:
         return next(arm for arm in self.arms if arm.name == name)

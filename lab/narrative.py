@@ -10,13 +10,13 @@ from lab.checkers import LaneFinding
 from lab.example import choose
 from lab.maps import maps
 from lab.model import Aim, Ends, Expect, Exposure, Scenario, Verdict
-from lab.plan import MAX_REQUESTS, RTT_KEY, Plan
+from lab.plan import MAX_REQUESTS, RTT_KEY, LanePlan, Plan
 from lab.prediction import totals_text
 from lab.stats import interval
 from lab.witness.trials import Trial
 from lab.wording import share_text
 
-RACES = (Aim.HELD_FIN, Aim.GAPS, Aim.FROZEN_UPSTREAM)
+RACES = (Aim.HELD_FIN, Aim.GAPS, Aim.FROZEN_UPSTREAM, Aim.TRAFFIC)
 # Closes that differ by less are told as one, and as what the server was told.
 STEADY_MS = 10.0
 
@@ -38,14 +38,17 @@ def narrate(
     sound: bool,
 ) -> tuple[str, ...]:
     """The lines. `controls`: arm -> its control; `sound`: the run was an experiment, so its fixes may be praised."""
-    example = _example(findings)
-    if example is None:
+    found = _example(findings)
+    if found is None:
         far = all(f.lane.aim is Aim.ELSEWHERE and not any(t.lost for t in f.trials) for f in findings)
         return (NONE_TO_LOSE if findings and far else NOTHING,)
+    lane, example = found[0].lane, found[1]
     idle_s = example.age_ms / 1000
     return (
         f"The proxy sent a {example.method} on a connection that had been used before, then idle for {idle_s:.3f} s.",
-        _what_met(scenario, plan, example.exposure, closes),
+        _what_met(scenario, plan, example.exposure, closes)
+        if scenario.ends is not Ends.LEAVES
+        else _who_left(plan, lane, example),
         f"The upstream never executed it. The client got {example.label}; the upstream has nothing to log.",
         *_how_many(findings, example.method),
         *_how_well_predicted(plan, findings),
@@ -54,13 +57,13 @@ def narrate(
     )
 
 
-def _example(findings: Sequence[LaneFinding]) -> Trial | None:
+def _example(findings: Sequence[LaneFinding]) -> tuple[LaneFinding, Trial] | None:
     """The request that the report draws; otherwise any that was lost to the race."""
     chosen = choose(findings)
     if chosen is not None:
-        return chosen[1]
+        return chosen
     plain = (f for f in findings if not f.lane.changes and f.lane.aim in RACES)
-    return next((trial for finding in plain for trial in _raced(finding)), None)
+    return next(((finding, trial) for finding in plain for trial in _raced(finding)), None)
 
 
 def _raced(finding: LaneFinding) -> list[Trial]:
@@ -95,6 +98,15 @@ def _met_the_last_answer(scenario: Scenario, plan: Plan) -> str:
     )
 
 
+def _who_left(plan: Plan, lane: LanePlan, example: Trial) -> str:
+    because = "it was told to end" if lane.acts else "a worker of it made room for the next"
+    close = f"The upstream ({plan.setup.upstream}) closed it because {because}, not because it was idle"
+    if example.exposure is not Exposure.CROSSED:
+        return f"{close}. The request lay unread in its kernel at that moment, and the kernel answered with a reset."
+    half = f"{lane.rtt_ms / 2:g} ms"
+    return f"{close}. Its FIN was on the way, {half} each way, when the request set out, and they crossed."
+
+
 def _how_many(findings: Sequence[LaneFinding], method: str) -> list[str]:
     """How many were lost: aimed at held FINs, and swept with nothing held."""
     plain = {
@@ -111,6 +123,8 @@ def _how_many(findings: Sequence[LaneFinding], method: str) -> list[str]:
             f"Idle gaps swept, nothing held: {_lost(swept)} {method}s that met the close were lost, "
             f"and {others} of the {len(swept.outside)} others."
         )
+    if (flowed := plain.get(Aim.TRAFFIC)) and flowed.lane.expect is not Expect.FORECAST:
+        lines.append(f"Traffic, nothing aimed: {_lost(flowed)} {method}s that met such a close were lost.")
     return lines
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import msgspec
 
 from lab.box import Share, share_of_sweep
-from lab.model import Aim, Arm, Below, Expect, Hint, Scenario
+from lab.model import Act, Aim, Arm, Below, Expect, Hint, Scenario, Traffic
 from lab.result import Change, NotJudged
 from proxy.config import ProxyConfig, parse_duration
 from upstreams.catalogue import SERVERS
@@ -78,6 +78,10 @@ class LanePlan(msgspec.Struct, frozen=True):
     """Answers that each connection has carried when it is aimed at."""
     predicted: Share | None = None
     """With `Expect.PREDICTED`, the share of its sweep that the model says is lost."""
+    traffic: Traffic | None = None
+    acts: tuple[Act, ...] = ()
+    stage: str = ""
+    """With `Aim.TRAFFIC`: lanes with the same stage have the same upstreams, and see the same happen to them."""
 
     @property
     def proxy_idle_ms(self) -> float:
@@ -123,8 +127,21 @@ def aims_by_time(scenario: Scenario, setup: Setup) -> bool:
     """Whether any arm of this run needs to know beforehand when the upstream closes."""
     arms = [arm for arm in scenario.arms if arm.name in setup.arms]
     return setup.wire == "loopback" or any(
-        arm.aim in BY_TIME or any(isinstance(v, Below) and v.measured for v in arm.change.values()) for arm in arms
+        arm.aim in BY_TIME
+        or Expect.FORECAST in arm.expect.values()
+        or any(isinstance(v, Below) and v.measured for v in arm.change.values())
+        for arm in arms
     )
+
+
+def link_of(lane: str, member: int) -> str:
+    """The name of a lane's way to one of several upstreams."""
+    return f"{lane}#{member}"
+
+
+def lane_of(link: str) -> str:
+    """The lane that a link belongs to."""
+    return link.partition("#")[0]
 
 
 def abilities(setup: Setup, calibration: Calibration) -> dict[str, str]:
@@ -146,8 +163,9 @@ def abilities(setup: Setup, calibration: Calibration) -> dict[str, str]:
 
 
 def _needs_of(arm: Arm) -> list[str]:
-    """What an arm needs because of what it changes."""
-    return ["script"] if any(key.startswith(UPSTREAM) for key in arm.change) else []
+    """What an arm needs because of what it changes, or makes happen."""
+    told = any(key.startswith(UPSTREAM) for key in arm.change) or arm.aim is Aim.TRAFFIC
+    return [*(["script"] if told else []), *(["delay"] if arm.aim is Aim.TRAFFIC else [])]
 
 
 def _hint_that_is_none(scenario: Scenario, arm: Arm, setup: Setup) -> list[str]:
@@ -222,12 +240,32 @@ def _lane(
         upstream=upstream,
         at=arm.at if arm.aim is Aim.ELSEWHERE else 0.0,
         primes=max(1, int({**scenario.upstream, **upstream}.get(MAX_REQUESTS, 1))),
+        traffic=_traffic(scenario, arm),
+        acts=arm.acts,
+        stage=_stage(scenario, arm, setup),
     )
     if lane.expect is not Expect.PREDICTED:
         return lane
     return msgspec.structs.replace(
         lane, predicted=share_of_sweep(calibration.middle, lane.window_ms, lane.proxy_idle_ms)
     )
+
+
+def _traffic(scenario: Scenario, arm: Arm) -> Traffic | None:
+    return arm.traffic or scenario.traffic if arm.aim is Aim.TRAFFIC else None
+
+
+def _stage(scenario: Scenario, arm: Arm, setup: Setup) -> str:
+    """The first arm of this run whose upstreams are told the same, and have the same happen to them."""
+    if arm.aim is not Aim.TRAFFIC:
+        return ""
+
+    def seen(other: Arm) -> tuple[object, ...]:
+        told = {key: value for key, value in other.change.items() if key.startswith(UPSTREAM)}
+        return _traffic(scenario, other), other.acts, told, other.change.get(RTT_KEY)
+
+    arms = (other for other in scenario.arms if other.name in setup.arms)
+    return next(other.name for other in arms if seen(other) == seen(arm))
 
 
 def _of(room: str, change: dict[str, str]) -> dict[str, str]:

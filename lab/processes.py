@@ -18,6 +18,7 @@ import signal
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from signal import Signals
 from time import monotonic
 
 from lab.errors import CannotRunError
@@ -37,13 +38,27 @@ class Child:
     def __init__(self, name: str, process: subprocess.Popen[bytes], log: Path) -> None:
         self.name = name
         self.process = process
+        self.dismissed = False
+        """It was told to end during the run, so that it did is no accident."""
         self._log = log
 
     def __repr__(self) -> str:
         return f"<Child {self.name}, pid {self.process.pid}, {self.process.poll()}>"
 
-    def signal(self, number: signal.Signals) -> None:
+    def signal(self, number: Signals) -> None:
         self.process.send_signal(number)
+
+    def dismiss(self, number: Signals) -> None:
+        """Tells it to end, as part of the run."""
+        self.dismissed = True
+        self.signal(number)
+
+    async def ended(self, within_s: float) -> None:
+        """Waits until it has ended. Raises CannotRunError when it does not."""
+        try:
+            await asyncio.to_thread(self.process.wait, within_s)
+        except subprocess.TimeoutExpired:
+            raise CannotRunError(f"{self.name} was told to end, and did not within {within_s:.0f} s") from None
 
     async def listening(self) -> list[Address]:
         """Waits for the child's "listening on HOST:PORT" line. Raises CannotRunError when it ends instead."""
@@ -119,8 +134,12 @@ class Children:
         popen: Popen = subprocess.Popen,
         env: Mapping[str, str] | None = None,
         says_ready: bool = True,
+        inherited: Sequence[int] = (),
     ) -> Child:
-        """Starts `argv`. `says_ready`: its stdout is a pipe that tells when it listens; otherwise stdout is logged."""
+        """Starts `argv`, with the descriptors `inherited`.
+
+        `says_ready`: its stdout is a pipe that tells when it listens; otherwise stdout is logged.
+        """
         log = self._logs / f"{name}.txt"
         with log.open("wb") as stderr:
             process = popen(
@@ -130,6 +149,7 @@ class Children:
                 stderr=stderr,
                 env={**os.environ, **(env or {})},
                 process_group=0,
+                pass_fds=inherited,
             )
         os.setpriority(os.PRIO_PROCESS, process.pid, NICENESS)
         child = Child(name, process, log)
@@ -139,7 +159,7 @@ class Children:
     def raise_if_any_died(self) -> None:
         """A child that ended during the run makes the run worthless."""
         for child in self._children:
-            if child.process.poll() is not None:
+            if child.process.poll() is not None and not child.dismissed:
                 raise child.died()
 
     async def raise_if_any_dies(self, within_s: float = 1.0) -> None:

@@ -20,7 +20,8 @@ import random
 import resource
 import sys
 import time
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from pathlib import Path
@@ -34,9 +35,10 @@ from lab.findings import conclude
 from lab.lane import Lane
 from lab.model import Aim, Scenario
 from lab.plan import Calibration, LanePlan, Plan, Setup, aims_by_time, lay_out
-from lab.processes import Child, Children
+from lab.processes import Address, Child, Children
 from lab.report import page
 from lab.result import RunResult
+from lab.stage import Stage
 from lab.store import create, is_full, listing, seal, write_plan, write_result, write_trials
 from lab.upstreams import CALIBRATION, Upstreams
 from lab.wire import Wire, WireStats, open_wire
@@ -51,6 +53,7 @@ WIRE = Kind("client.wire", ("make", "forwarded", "lost", "late_p50_ms", "late_p9
 # The rounds of one block start this far apart: bursts must not meet in the generator.
 STAGGER_S = 0.07
 OPEN_FILES = 32_768
+LOOK_EVERY = "50ms"  # at the file of endpoints
 
 Say = Callable[[str], None]
 
@@ -114,7 +117,8 @@ async def _carry_out(
     plan = Plan(setup, command, started, calibration, *lay_out(scenario, setup, calibration), environment())
     write_plan(folder, plan)
     say(f"starting {len(plan.lanes)} proxies, one for each arm and method")
-    lanes = await _open_lanes(plan, wire, upstreams, children, folder, log)
+    stages = await _open_stages(plan, wire, upstreams, folder, log, stack)
+    lanes = await _open_lanes(plan, wire, upstreams, stages, children, folder, log)
     await _run_blocks(plan, lanes, children, log, say)
     return plan
 
@@ -137,32 +141,61 @@ async def _calibrate(setup: Setup, wire: Wire, upstreams: Upstreams) -> Calibrat
 
 
 async def _open_lanes(
-    plan: Plan, wire: Wire, upstreams: Upstreams, children: Children, folder: Path, log: EventLog
+    plan: Plan,
+    wire: Wire,
+    upstreams: Upstreams,
+    stages: Mapping[str, Stage],
+    children: Children,
+    folder: Path,
+    log: EventLog,
 ) -> list[Lane]:
     """A link and a proxy process for each lane, all proxies starting at the same time."""
 
-    async def open_lane(lane: LanePlan, proxy: Child, behind: Child) -> Lane:
-        return Lane(plan, lane, proxy, behind, await proxy.announced(), wire, log)
+    async def open_lane(lane: LanePlan, proxy: Child, behind: Child | None) -> Lane:
+        opened = Lane(plan, lane, proxy, behind, await proxy.announced(), wire, log)
+        opened.stage = stages.get(lane.stage)
+        return opened
 
     proxies, upstreams_of = [], []
     for lane in plan.lanes:
-        port, behind = await upstreams.serving(
-            lane.name, lane.upstream, crash=lane.aim is Aim.CRASH, alone=lane.aim is Aim.FROZEN_UPSTREAM
-        )
+        behind = None
+        if lane.stage:
+            dials, endpoints = stages[lane.stage].dials(lane), stages[lane.stage].endpoints(lane)
+        else:
+            port, behind = await upstreams.serving(
+                lane.name, lane.upstream, crash=lane.aim is Aim.CRASH, alone=lane.aim is Aim.FROZEN_UPSTREAM
+            )
+            dials, endpoints = [await wire.link(lane.name, port, delay_s=lane.rtt_ms / 2000, gate=False)], None
         upstreams_of.append(behind)
-        dial = await wire.link(lane.name, port, delay_s=lane.rtt_ms / 2000, gate=False)
-        proxies.append(_start_proxy(plan, lane, dial, children, folder))
+        proxies.append(_start_proxy(plan, lane, dials, endpoints, children, folder))
     proxies = sabotage.swapped(plan.setup.sabotage, proxies)
     return list(await asyncio.gather(*map(open_lane, plan.lanes, proxies, upstreams_of)))
 
 
-def _start_proxy(plan: Plan, lane: LanePlan, dial: tuple[str, int], children: Children, folder: Path) -> Child:
+async def _open_stages(
+    plan: Plan, wire: Wire, upstreams: Upstreams, folder: Path, log: EventLog, stack: AsyncExitStack
+) -> dict[str, Stage]:
+    """What stands behind the lanes with traffic, started."""
+    by_name: dict[str, list[LanePlan]] = defaultdict(list)
+    for lane in plan.lanes:
+        if lane.stage:
+            by_name[lane.stage].append(lane)
+    stages = {name: Stage(lanes, wire, upstreams, folder, log) for name, lanes in by_name.items()}
+    for stage in stages.values():
+        stack.callback(stage.close)
+        await stage.open()
+    return stages
+
+
+def _start_proxy(
+    plan: Plan, lane: LanePlan, dials: Sequence[Address], endpoints: Path | None, children: Children, folder: Path
+) -> Child:
     instead = sabotage.instead_of_proxy(plan.setup.sabotage, lane)
     if instead:
         return children.start(f"proxy-{lane.name}", [sys.executable, "-m", *instead], says_ready=False)
     own = {
         "listen": "127.0.0.1:0",
-        "upstreams": f"{dial[0]}:{dial[1]}",
+        **_reaches(lane, [f"{host}:{port}" for host, port in dials], endpoints),
         "admin.listen": "off",
         "log.access": "off",
         "log.events": str(folder / f"proxy-{lane.name}.jsonl"),
@@ -172,6 +205,19 @@ def _start_proxy(plan: Plan, lane: LanePlan, dial: tuple[str, int], children: Ch
     path.write_text(to_toml(config))
     argv = [sys.executable, "-m", "proxy", "--config", str(path)]
     return children.start(f"proxy-{lane.name}", argv, says_ready=False)  # it says so beside its log
+
+
+def _reaches(lane: LanePlan, addresses: Sequence[str], endpoints: Path | None) -> dict[str, object]:
+    """The keys by which a proxy reaches its upstreams: as one group, one of each, or by the file of endpoints."""
+    if endpoints is not None:
+        return {"discovery.kind": "file", "discovery.file": str(endpoints), "discovery.poll_every": LOOK_EVERY}
+    if lane.traffic is None or not lane.traffic.apart:
+        return {"upstreams": list(addresses)}
+    return {
+        "upstreams": [addresses[0]],
+        **{f"groups.member{n}.upstreams": [address] for n, address in enumerate(addresses)},
+        "routes": [{"path": f"/{n}", "group": f"member{n}"} for n in range(len(addresses))],
+    }
 
 
 async def _run_blocks(plan: Plan, lanes: list[Lane], children: Children, log: EventLog, say: Say) -> None:

@@ -66,6 +66,11 @@ def keep_alive_of_lanes(name: str, keep_alive_s: float) -> str:
     return f"{(keep_alive_s + CLOSE_LATER_S) * 1000:g}ms" if name == "close-later" else ""
 
 
+def withholds_close(name: str) -> bool:
+    """Whether an upstream that should end, or recycle a worker, is never told, behind the run's back."""
+    return name in ("upstream-ignores-timeout", "fin-past-the-run")
+
+
 def instead_of_proxy(name: str, lane: LanePlan) -> tuple[str, ...]:
     """The module and flags of what stands in for this lane's proxy; empty for the proxy itself."""
     if name == "fixes-answer-themselves" and _is_fix(lane):
@@ -79,8 +84,8 @@ def proxy_changes(name: str, lane: LanePlan) -> dict[str, str]:
 
 
 def _is_fix(lane: LanePlan) -> bool:
-    """Whether it changes more than what its upstream does."""
-    return any(not change.key.startswith(UPSTREAM) for change in lane.changes)
+    """Whether it changes more than what its upstream does, or the order in which things happen to that."""
+    return lane.prevents or any(not change.key.startswith(UPSTREAM) for change in lane.changes)
 
 
 def swapped(name: str, proxies: Sequence[T]) -> list[T]:

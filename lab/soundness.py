@@ -14,8 +14,8 @@ from itertools import combinations
 import msgspec
 
 from lab.checkers import LaneFinding
-from lab.model import Aim, Verdict
-from lab.plan import BY_TIME, LanePlan, Plan
+from lab.model import CLOSING, Aim, Verdict
+from lab.plan import BY_TIME, LanePlan, Plan, lane_of
 from lab.result import Check
 from lab.stats import differ_by_chance, percentile
 from lab.witness.evidence import Evidence
@@ -45,6 +45,8 @@ def check_run(plan: Plan, evidence: Evidence, trials: Sequence[Trial], findings:
         ("aim", lambda: _aimed_well(plan, findings)),
         ("reuse", lambda: _reuse_as_planned(plan, evidence)),
     ]
+    if any(lane.acts for lane in plan.lanes):
+        checks.append(("acts", lambda: _acts_done(plan, evidence)))
     if pairs := _equal_lanes(findings):
         checks.append(("equal arms", lambda: _equal_arms_agree(pairs)))
     return [_safely(name, check) for name, check in checks]
@@ -138,11 +140,11 @@ def _late_where_time_counts(plan: Plan, evidence: Evidence) -> list[float]:
     delays_ms = {lane.name: lane.rtt_ms / 2 for lane in plan.lanes if lane.aim in BY_TIME}
     aimed = {line["req_id"] for line in evidence.of("client.trial")}
     return [
-        (segment.t_out - segment.t_in) / 1e6 - delays_ms[flow.link]
+        (segment.t_out - segment.t_in) / 1e6 - delays_ms[lane_of(flow.link)]
         for named in evidence.flows.values()
         for flow in named
         for segment in flow.segments
-        if flow.link in delays_ms and segment.t_out is not None and (segment.closes or segment.req_id in aimed)
+        if lane_of(flow.link) in delays_ms and segment.t_out is not None and (segment.closes or segment.req_id in aimed)
     ]
 
 
@@ -161,6 +163,29 @@ def _aimed_well(plan: Plan, findings: Sequence[LaneFinding]) -> Check:
     if poor or crossed < MIN_CROSSED * len(aimed):
         return Check(name, Verdict.INCONCLUSIVE, sentence, "Run again on a quieter machine, or with fewer --trials.")
     return Check(name, Verdict.PASS, sentence)
+
+
+def _acts_done(plan: Plan, evidence: Evidence) -> Check:
+    """All that was to happen to the upstreams must have, before the traffic was over."""
+    name, remedy = "acts", "Run again; if it stays, give it more requests (--trials)."
+    done = {(line["stage"], line["block"], line["act"]): line for line in evidence.of("client.act")}
+    lanes = [lane for lane in plan.lanes if lane.acts]
+    for lane in lanes:
+        for block in range(plan.setup.blocks):
+            missed = [act for act in lane.acts if not done.get((lane.stage, block, act), {}).get("done")]
+            if missed:
+                sentence = f"In block {block + 1} of {lane.stage} this did not come about: {', '.join(missed)}."
+                return Check(name, Verdict.INCONCLUSIVE, sentence, remedy)
+    last = {
+        (line["arm"], line["method"], line["block"]): line["sent_ns"] for line in evidence.of("client.trial")
+    }  # in order of sending, so the last counts
+    for lane in lanes:
+        for block in range(plan.setup.blocks):
+            closings = [done[lane.stage, block, act]["began_ns"] for act in lane.acts if act in CLOSING]
+            if closings and max(closings) >= last.get((lane.arm, lane.method, block), 0):
+                sentence = f"In block {block + 1} of {lane.stage} the upstream was told to end after all requests."
+                return Check(name, Verdict.INCONCLUSIVE, sentence, remedy)
+    return Check(name, Verdict.PASS, "All that was to happen to the upstreams happened while requests came.")
 
 
 def _reuse_as_planned(plan: Plan, evidence: Evidence) -> Check:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import socket
 import sys
 from collections.abc import Mapping
@@ -11,7 +12,7 @@ from lab.errors import CannotRunError, UsageError
 from lab.model import Scenario
 from lab.plan import MAX_REQUESTS, Setup
 from lab.processes import Child, Children
-from lab.sabotage import keep_alive_of_lanes
+from lab.sabotage import keep_alive_of_lanes, withholds_close
 from lab.wire import Wire
 from upstreams.catalogue import SERVERS
 
@@ -63,6 +64,23 @@ class Upstreams:
             self._started[name] = await (self._start_lab(name, lane, told) if is_lab else self._start_real(name))
         return self._started[name]
 
+    async def member(
+        self, name: str, lane: str, told: Mapping[str, str], listener: socket.socket, *, killed: bool = False
+    ) -> Child:
+        """A lab upstream that inherits `listener`, as its successors will, and may end before the run does.
+
+        `killed`: it will not close its log in order, so it keeps a list of executions only.
+        """
+        _, child = await self._start_lab(name, lane, told, listener=listener, killed=killed)
+        return child
+
+    def dismiss(self, child: Child, number: signal.Signals) -> bool:
+        """Tells a member to end. Returns whether it was told, for sabotage may withhold that."""
+        if withholds_close(self._setup.sabotage):
+            return False
+        child.dismiss(number)
+        return True
+
     def _process_of(self, lane: str, crash: bool) -> str:
         if self._setup.stall_ms:
             return lane
@@ -74,13 +92,22 @@ class Upstreams:
         """The idle timeout that sabotage gives the upstream of the lanes, behind calibration's back; "": none."""
         return keep_alive_of_lanes(self._setup.sabotage, self._setup.keep_alive_s) if lane != CALIBRATION else ""
 
-    async def _start_lab(self, name: str, lane: str, told: Mapping[str, str]) -> tuple[int, Child]:
+    async def _start_lab(
+        self,
+        name: str,
+        lane: str,
+        told: Mapping[str, str],
+        *,
+        listener: socket.socket | None = None,
+        killed: bool = False,
+    ) -> tuple[int, Child]:
         setup = self._setup
+        env = {"KALAB_EXECUTIONS": str(self._folder / f"executions-{name}.jsonl")} if killed else None
         options = {
             **self._scenario.upstream,
             **told,
             "keep-alive": self._spoilt(lane) or f"{setup.keep_alive_s * 1000:g}ms",
-            "events": str(self._folder / f"upstream-{name}.jsonl"),
+            "events": "" if killed else str(self._folder / f"upstream-{name}.jsonl"),
             "seed": str(setup.seed),
         }
         if setup.stall_ms:
@@ -89,10 +116,13 @@ class Upstreams:
             options["keep-alive"] = "off"
         if options["keep-alive"] == "off":
             options.pop(MAX_REQUESTS, None)
-        listen = ["--listen", f"{self._wire.bind_host}:0"]
+        if withholds_close(setup.sabotage):
+            options.pop("recycle", None)
+        inherited = () if listener is None else (listener.fileno(),)
+        listen = ["--inherit", str(*inherited)] if inherited else ["--listen", f"{self._wire.bind_host}:0"]
         flags = [word for key, value in options.items() for word in _flag(key, value)]
         argv = [sys.executable, "-m", "upstreams.lab", *listen, *flags]
-        child = self._children.start(f"upstream-{name}", argv, popen=self._wire.popen)
+        child = self._children.start(f"upstream-{name}", argv, popen=self._wire.popen, env=env, inherited=inherited)
         ((_, port),) = await child.listening()
         return port, child
 

@@ -24,6 +24,9 @@ MEANING = {
     Verdict.INCONCLUSIVE: "The run did not happen as planned. It proves nothing, neither for nor against.",
 }
 
+SAFE = ("GET",)
+"""Methods that may be executed twice (RFC 9110 section 9.2.1)."""
+
 MARK = {Verdict.PASS: "✓", Verdict.FAIL: "✗", Verdict.INCONCLUSIVE: "?"}
 """A shape for each verdict, because colour alone is not seen by everybody."""
 
@@ -100,6 +103,9 @@ _EXPECTED_EFFECT = {
     Expect.PREDICTED: Effect("bad", "loses what the model says"),
     Expect.EXECUTED_TWICE: Effect("harm", "executes twice"),
     Expect.EXECUTED_ONCE: Effect("plain", "lost, but executed once only"),
+    Expect.DAMAGED: Effect("bad", "does not help"),
+    Expect.ANSWERED: Effect("plain", "answers all, may execute twice"),
+    Expect.FORECAST: Effect("plain", "as the model says"),
 }
 
 _CONTROL_EFFECT = {
@@ -107,6 +113,8 @@ _CONTROL_EFFECT = {
     Expect.BOX: Effect("plain", "breaks where it meets the close only"),
     Expect.MENDED: Effect("plain", "loses nothing, as it must"),
     Expect.PREDICTED: Effect("plain", "breaks where the model says"),
+    Expect.DAMAGED: Effect("plain", "breaks, as it must"),
+    Expect.FORECAST: Effect("plain", "as the model says"),
 }
 
 
@@ -130,8 +138,9 @@ def effect(arm: ArmResult, harmful: Collection[tuple[Change, ...]] = ()) -> Effe
 
 
 def harmful_changes(arms: Sequence[ArmResult]) -> frozenset[tuple[Change, ...]]:
-    """The configurations under which at least one request was executed twice in this run."""
-    return frozenset(arm.changes for arm in arms if arm.executed_twice and arm.changes)
+    """The configurations under which a request that must not be was executed twice in this run."""
+    risky = (arm for arm in arms if arm.method not in SAFE)
+    return frozenset(arm.changes for arm in risky if arm.executed_twice and arm.changes)
 
 
 def control_of(arm: ArmResult, arms: Sequence[ArmResult]) -> ArmResult | None:

@@ -54,6 +54,12 @@ class Client(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._call: Call | None = None
         self._received = bytearray()
+        self.answered_ns = 0
+        """When its last request had its outcome; 0: it has carried none."""
+
+    @property
+    def is_open(self) -> bool:
+        return self._transport is not None and not self._transport.is_closing()
 
     # Called by the run.
 
@@ -62,13 +68,14 @@ class Client(asyncio.Protocol):
         assert self._call is None, "one request at a time"
         now = monotonic_ns()
         call = Call(req_id, intended_ns or now, asyncio.get_running_loop().create_future())
-        if self._transport is None or self._transport.is_closing():
+        if not self.is_open:
             call.sent_ns = now
             call.finish(Outcome.CLOSED_WITHOUT_RESPONSE)
             return call
         self._call = call
         self._received.clear()
         request = _request(req_id, method, target)
+        assert self._transport is not None
         call.sent_ns = monotonic_ns()
         self._transport.write(request)
         return call
@@ -113,6 +120,7 @@ class Client(asyncio.Protocol):
         call, self._call = self._call, None
         assert call is not None
         call.finish(outcome)
+        self.answered_ns = call.done_ns
 
 
 def parse_answer(received: bytes) -> tuple[int, str] | None:

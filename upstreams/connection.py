@@ -256,12 +256,15 @@ class LabConnection(asyncio.Protocol):
             self._set_timer(PEER_LIMIT_S, self._transport.abort)
 
     def retire(self, reason: str, drain: str) -> None:
-        """This process, or this worker, is to go: closes now, or after an answer, as `Behaviour.drain` says."""
+        """This process, or this worker, is to go: closes now, or after an answer, as `Behaviour.drain` says.
+
+        A connection that has carried nothing yet is new, not idle: its first request is on the way.
+        """
         if self._state in (State.LINGERING, State.CLOSED):
             return
         if drain == "now":
             self.cut(reason)
-        elif drain == "idle" and self.is_idle:
+        elif drain == "idle" and self.is_idle and self.requests:
             self.close(reason, "fin")
         else:
             self._retiring = reason

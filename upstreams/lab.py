@@ -56,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """The command. Returns the exit code."""
     try:
         options = parse(sys.argv[1:] if argv is None else argv)
-        sockets = [bind(host, port, options.reuse_port) for host, port in options.listen]
+        sockets = listeners(options)
         recorder = open_recorder(options)
     except UsageError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -87,6 +87,16 @@ async def serve(options: Options, sockets: list[socket.socket], recorder: Record
     for bound in sockets:
         bound.close()  # who shares the port gets all that comes from here on
     await upstream.drain()
+
+
+def listeners(options: Options) -> list[socket.socket]:
+    """The sockets to listen on. Raises UsageError when they cannot be had."""
+    if options.inherit is None:
+        return [bind(host, port, options.reuse_port) for host, port in options.listen]
+    try:
+        return [socket.socket(fileno=options.inherit)]
+    except OSError as error:
+        raise UsageError(f"--inherit: {options.inherit} is no socket: {error.strerror}") from None
 
 
 def bind(host: str, port: int, reuse_port: bool = False) -> socket.socket:

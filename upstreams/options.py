@@ -83,6 +83,8 @@ class Options:
     behaviour: Behaviour
     refuse: bool
     reuse_port: bool
+    inherit: int | None
+    """A descriptor of a listening socket that the parent process holds; `listen` is not used then."""
     events: str
     seed: int
 
@@ -119,7 +121,7 @@ def parse(argv: Sequence[str]) -> Options:
     if behaviour.stall_s and behaviour.stall_s >= behaviour.keep_alive_s:
         raise UsageError("--stall: it must be shorter than --keep-alive, or the loop would be blocked always")
     listen = tuple(flags.listen or [("127.0.0.1", 9000)])
-    return Options(listen, behaviour, flags.refuse, flags.reuse_port, flags.events, flags.seed)
+    return Options(listen, behaviour, flags.refuse, flags.reuse_port, flags.inherit, flags.events, flags.seed)
 
 
 def _parser() -> Parser:
@@ -209,6 +211,7 @@ def _parser() -> Parser:
         default=0,
         help="drain all connections after every N answers, and serve on; default 0: never",
     )
+    add("--inherit", metavar="FD", type=_typed(_count), help="listen on this socket, inherited; default: --listen")
     add("--reuse-port", action="store_true", help="share the port with other processes (SO_REUSEPORT)")
     add("--refuse", action="store_true", help="hold the port but refuse every connection")
     add("--events", metavar="FILE", default="", help="write the event log to FILE, default: no log")

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,7 +16,7 @@ import msgspec
 
 import lab
 from lab.wire import messages
-from lab.wire.contract import Address, Settled, UnsupportedError, WireError, WireStats
+from lab.wire.contract import BACKLOG, Address, Settled, UnsupportedError, WireError, WireStats
 from lab.wire.namespaces import enter_network
 
 READY_WITHIN_S = 20.0
@@ -107,6 +108,16 @@ class ProcessWire:
 
     async def quiet(self, name: str, timeout_s: float) -> bool:
         return await self._ask(messages.Quieten(self._next(), name, timeout_s), bool, timeout_s)
+
+    def listen(self) -> socket.socket:
+        if self._upstream_network is None:
+            return socket.create_server((self.bind_host, 0), backlog=BACKLOG)
+        with ThreadPoolExecutor(1) as aside:  # a thread changes its own network only, and this one then ends
+            return aside.submit(self._listen_there, self._upstream_network).result()
+
+    def _listen_there(self, network: int) -> socket.socket:
+        enter_network(network)
+        return socket.create_server((self.bind_host, 0), backlog=BACKLOG)
 
     def popen(self, argv: Sequence[str], **options: Any) -> subprocess.Popen[bytes]:
         network = self._upstream_network

@@ -9,6 +9,7 @@ it travel. So the two always cross, whatever the timers of the peers do.
 
 from __future__ import annotations
 
+import socket
 import subprocess
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
@@ -18,6 +19,7 @@ import msgspec
 from lab.errors import CannotRunError, UsageError
 
 HOLD_LIMIT_S = 30.0
+BACKLOG = 4096
 
 
 class WireError(CannotRunError):
@@ -113,6 +115,9 @@ class Wire(Protocol):
 
     async def quiet(self, name: str, timeout_s: float) -> bool:
         """Waits until no connection of this link is open."""
+
+    def listen(self) -> socket.socket:
+        """A listening socket on the far side, for upstream processes that inherit it one after the other."""
 
     def popen(self, argv: Sequence[str], **options: Any) -> subprocess.Popen[bytes]:
         """Starts an upstream process on the far side; `options` are those of subprocess.Popen."""

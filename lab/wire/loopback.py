@@ -4,11 +4,12 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from lab.wire.contract import Address, Settled, UnsupportedError, WireStats
+from lab.wire.contract import BACKLOG, Address, Settled, UnsupportedError, WireStats
 
 
 class LoopbackWire:
@@ -56,6 +57,9 @@ class LoopbackWire:
 
     async def quiet(self, name: str, timeout_s: float) -> bool:
         _cannot(f"see within {timeout_s:g} s whether {name} is quiet")
+
+    def listen(self) -> socket.socket:
+        return socket.create_server((self.bind_host, 0), backlog=BACKLOG)
 
     def popen(self, argv: Sequence[str], **options: Any) -> subprocess.Popen[bytes]:
         return subprocess.Popen(argv, **options)

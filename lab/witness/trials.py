@@ -12,6 +12,7 @@ from itertools import pairwise
 import msgspec
 
 from lab.model import Exposure, Outcome
+from lab.plan import lane_of
 from lab.witness.evidence import Evidence
 from lab.witness.flows import Flow, Segment, expose
 from lab.witness.lags import close_ms, gap_ms, lag_ms
@@ -184,7 +185,7 @@ def _misled(trial: Trial, evidence: Evidence) -> str:
     """Whether it went the way of another arm, so that it tells nothing of its own."""
     own = f"{trial.arm}.{trial.method}"
     proxy = evidence.proxied_by.get(trial.req_id, own)
-    links = {flow.link for flow, _ in evidence.places.get(trial.req_id, ())} - {own}
+    links = {lane_of(flow.link) for flow, _ in evidence.places.get(trial.req_id, ())} - {own}
     if proxy != own:
         return f"the client says that it belongs to {own}, the proxy of {proxy} had it"
     return f"the client says that it belongs to {own}, the wire saw it on the link of {links.pop()}" if links else ""

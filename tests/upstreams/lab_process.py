@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -122,7 +122,9 @@ class LabProcess:
 
 
 @contextmanager
-def lab(tmp_path: Path, *flags: str, listeners: int = 1, listen: str = "127.0.0.1:0") -> Iterator[LabProcess]:
+def lab(
+    tmp_path: Path, *flags: str, listeners: int = 1, listen: str = "127.0.0.1:0", pass_fds: Sequence[int] = ()
+) -> Iterator[LabProcess]:
     """A lab upstream on free ports unless told, stopped at the end."""
     log = tmp_path / "upstream.jsonl"
     where = ["--listen", listen] * listeners
@@ -131,6 +133,7 @@ def lab(tmp_path: Path, *flags: str, listeners: int = 1, listen: str = "127.0.0.
         cwd=ROOT,
         stdout=subprocess.PIPE,
         text=True,
+        pass_fds=pass_fds,
     )
     assert process.stdout
     try:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import signal
+import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
-from lab_process import LabProcess, lab, primed, request_bytes
+from lab_process import ROOT, LabProcess, lab, primed, request_bytes
 
 BUSY = request_bytes("busy", target="/?delay=300ms")
 ANNOUNCED = b"Connection: close"
@@ -101,3 +104,19 @@ def test_a_successor_on_the_same_port_gets_what_comes_next(tmp_path: Path) -> No
             for client in told:
                 client.close()
             assert new.stop() == 0
+
+
+def test_an_inherited_socket_is_served_by_one_after_the_other(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        inherit = ("--inherit", str(listener.fileno()), "--keep-alive", "off")
+        for name in ("first", "second"):
+            (tmp_path / name).mkdir()
+            with lab(tmp_path / name, *inherit, pass_fds=[listener.fileno()]) as running:
+                assert running.addresses == [listener.getsockname()]
+                primed(running)
+
+
+def test_no_socket_can_be_inherited_where_there_is_none() -> None:
+    argv = [sys.executable, "-m", "upstreams.lab", "--inherit", "77"]
+    done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, timeout=20)
+    assert (done.returncode, done.stderr) == (3, "error: --inherit: 77 is no socket: Bad file descriptor\n")

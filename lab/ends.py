@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from statistics import median
 
 from lab.model import Act, Aim, Ends, Expect, Exposure, Scenario, Verdict
-from lab.plan import BY_TIME, EDGE_MS, MAX_REQUESTS, Plan, lane_of
+from lab.plan import EDGE_MS, MAX_REQUESTS, Plan, by_time, lane_of
 from lab.result import Check
 from lab.witness.evidence import Evidence
 from lab.witness.flows import idle_ms_at_close
@@ -87,7 +87,7 @@ def _idle_closes(plan: Plan, closes: Sequence[float], seen: Sequence[float]) -> 
 
 
 def _aimed_by_time(plan: Plan) -> bool:
-    return any(lane.aim in BY_TIME for lane in plan.lanes)
+    return any(map(by_time, plan.lanes))
 
 
 def _must_be_seen(plan: Plan) -> bool:

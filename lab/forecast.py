@@ -24,7 +24,7 @@ CONFIDENCE = 0.9999
 # By how much the model may be off, as a factor: it knows no timer and no scheduler.
 OFF_BY = 1.25
 # An interval wider than this, as a factor, says too little; unless next to nothing was to be lost.
-WIDEST = 12.0
+WIDEST = 16.0
 NEXT_TO_NONE = 0.5  # losses
 
 

@@ -134,6 +134,11 @@ def aims_by_time(scenario: Scenario, setup: Setup) -> bool:
     )
 
 
+def by_time(lane: LanePlan) -> bool:
+    """Whether it matters when exactly this lane's requests and the closes that they meet are on the way."""
+    return lane.aim in BY_TIME or lane.expect is Expect.FORECAST
+
+
 def link_of(lane: str, member: int) -> str:
     """The name of a lane's way to one of several upstreams."""
     return f"{lane}#{member}"

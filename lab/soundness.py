@@ -15,7 +15,7 @@ import msgspec
 
 from lab.checkers import LaneFinding
 from lab.model import CLOSING, Aim, Verdict
-from lab.plan import BY_TIME, LanePlan, Plan, lane_of
+from lab.plan import LanePlan, Plan, by_time, lane_of
 from lab.result import Check
 from lab.stats import differ_by_chance, percentile
 from lab.witness.evidence import Evidence
@@ -95,8 +95,8 @@ def _schedule_kept(plan: Plan, evidence: Evidence, trials: Sequence[Trial]) -> C
         sentence = f"Of {planned} planned requests {len(trials)} were sent."
         return Check(name, Verdict.INCONCLUSIVE, sentence, remedy)
     late_ms = percentile([t.late_ms for t in trials], 0.99)
-    by_time = {lane.arm for lane in plan.lanes if lane.aim in BY_TIME}
-    timed = [t.late_ms for t in trials if t.arm in by_time]
+    arms = {lane.arm for lane in plan.lanes if by_time(lane)}
+    timed = [t.late_ms for t in trials if t.arm in arms]
     if late_ms > MAX_LATE_HELD_MS or (timed and percentile(timed, 0.99) > MAX_LATE_MS):
         sentence = (
             f"Requests went out late: 1 in 100 by {percentile(timed, 0.99) if timed else late_ms:.0f} ms or more."
@@ -137,7 +137,7 @@ def _wire_faithful(plan: Plan, evidence: Evidence) -> Check:
 
 def _late_where_time_counts(plan: Plan, evidence: Evidence) -> list[float]:
     """How late (ms) the wire handed over aimed requests and closes in the arms that sweep idle gaps."""
-    delays_ms = {lane.name: lane.rtt_ms / 2 for lane in plan.lanes if lane.aim in BY_TIME}
+    delays_ms = {lane.name: lane.rtt_ms / 2 for lane in plan.lanes if by_time(lane)}
     aimed = {line["req_id"] for line in evidence.of("client.trial")}
     return [
         (segment.t_out - segment.t_in) / 1e6 - delays_ms[lane_of(flow.link)]

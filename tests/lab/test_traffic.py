@@ -15,7 +15,9 @@ from lab.forecast import agrees, forecast
 from lab.model import Act, Aim, Expect, Exposure, Scenario, Traffic, Verdict
 from lab.plan import Calibration, LanePlan, lane_of, lay_out, link_of
 from lab.pool_model import PoolCase, share_lost
+from lab.soundness import check_run
 from lab.traffic import arrivals
+from lab.witness.evidence import Evidence
 from lab.witness.trials import Trial
 from scenarios.discovery import SCENARIO as DISCOVERY
 from scenarios.poisson import SCENARIO as POISSON
@@ -205,7 +207,7 @@ def test_the_forecast_is_of_what_was_configured_and_measured() -> None:
         (45, 1000, Verdict.PASS),
         (0, 1000, Verdict.FAIL),
         (150, 1000, Verdict.FAIL),
-        (2, 45, Verdict.INCONCLUSIVE),
+        (1, 45, Verdict.INCONCLUSIVE),
     ],
 )
 def test_what_was_lost_agrees_with_the_forecast_or_not(lost: int, n: int, verdict: Verdict) -> None:
@@ -229,3 +231,13 @@ def test_what_is_lost_to_something_else_is_no_agreement() -> None:
 @pytest.mark.parametrize("scenario", [ROLLING, RECYCLE, DISCOVERY, POISSON], ids=lambda scenario: scenario.name)
 def test_arms_with_traffic_say_what_flows(scenario: Scenario) -> None:
     assert all(arm.aim is Aim.TRAFFIC and (arm.traffic or scenario.traffic) for arm in scenario.arms)
+
+
+@pytest.mark.parametrize(("late_ms", "verdict"), [(1.0, Verdict.PASS), (60.0, Verdict.INCONCLUSIVE)])
+def test_requests_that_are_late_are_no_traffic_that_a_model_knows(late_ms: float, verdict: Verdict) -> None:
+    trials = [answered(n, late_ms=late_ms) for n in range(40)]
+    judged = plan(PREDICTED)
+    round_over = {"kind": "client.round"}
+    evidence = Evidence([round_over], {}, {}, {}, {}, {}, {}, None)
+    (check,) = (c for c in check_run(judged, evidence, trials, []) if c.name == "schedule kept")
+    assert check.verdict is verdict, check.sentence

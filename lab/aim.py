@@ -167,6 +167,18 @@ async def _elsewhere(lane: Lane, block: int, shots: Sequence[Shot]) -> None:
     await lane.gather(block, shots, armed=True, held=0, closed_by_proxy=0)
 
 
+async def _forgotten(lane: Lane, block: int, shots: Sequence[Shot]) -> None:
+    """Long after the wire has forgotten what was silent. Only time tells of that, and the wire's log afterwards.
+
+    The answers are delayed as in a sweep.
+    """
+    for i, shot in enumerate(shots):
+        moment = shot.primed.done_ns + int(lane.lane.at * lane.lane.forget_ms * 1e6) + i * PACE_NS
+        await until(moment)
+        lane.fire(shot, block, i, "/?delay=300ms", moment)
+    await lane.gather(block, shots, armed=True, held=0, closed_by_proxy=0)
+
+
 def _idle_s(lane: Lane) -> float:
     return lane.plan.calibration.high / 1000
 
@@ -178,4 +190,5 @@ _AIMS: dict[Aim, Callable[[Lane, int, Sequence[Shot]], Awaitable[None]]] = {
     Aim.CRASH: _crash,
     Aim.FROZEN_UPSTREAM: _frozen_upstream,
     Aim.ELSEWHERE: _elsewhere,
+    Aim.FORGOTTEN: _forgotten,
 }

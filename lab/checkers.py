@@ -13,6 +13,7 @@ import dataclasses
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import median
 
 from lab.forecast import agrees
 from lab.model import Aim, Expect, Exposure, Verdict
@@ -32,6 +33,7 @@ EXPOSED_BY = {
     Aim.CRASH: (Exposure.CLOSED_AFTER_ARRIVAL,),
     Aim.FROZEN_UPSTREAM: (Exposure.UNREAD,),
     Aim.TRAFFIC: (Exposure.CROSSED, Exposure.UNREAD, Exposure.FIN_DELIVERED),
+    Aim.FORGOTTEN: (Exposure.FORGOTTEN,),
 }
 # A fix that prevents, in traffic, must lose less than its control by more than chance would make of equals: in fewer
 # than one run of 10,000.
@@ -70,6 +72,8 @@ def judge_lane(plan: Plan, lane: LanePlan, trials: Sequence[Trial]) -> LaneFindi
         verdict, sentence = _forecast(plan, lane, exposed)
     else:
         verdict, sentence = _JUDGES[lane.expect](mine, exposed, outside)
+        if verdict is Verdict.PASS and lane.waits_ms:
+            verdict, sentence = _waited(*lane.waits_ms, exposed, sentence)
     return LaneFinding(lane, verdict, sentence, mine, exposed, outside)
 
 
@@ -123,6 +127,8 @@ def _counts(plan: Plan, lane: LanePlan, trial: Trial) -> bool:
     # A fix that prevents leaves no crossing to count, so there must have been a connection to keep requests off.
     if not trial.primed or trial.exposure is Exposure.NOT_SENT:
         return False
+    if lane.aim is Aim.FORGOTTEN:
+        return trial.age_ms > lane.forget_ms
     return _inside(plan, lane, trial) if lane.aim is Aim.GAPS else trial.armed
 
 
@@ -164,6 +170,15 @@ def _too_few(plan: Plan, mine: Sequence[Trial], exposed: Sequence[Trial]) -> str
 
 
 Judged = tuple[Verdict, str]
+
+
+def _waited(least_ms: float, most_ms: float, exposed: Sequence[Trial], sentence: str) -> Judged:
+    """How long clients waited for their errors. The median, for a busy machine makes single ones wait longer."""
+    waits = [trial.latency_ms for trial in exposed]
+    told = f"{sentence} Clients waited for {min(waits):.0f} ms at least, {median(waits):.0f} in the median"
+    if least_ms <= min(waits) and median(waits) <= most_ms:
+        return Verdict.PASS, f"{told}."
+    return Verdict.FAIL, f"{told}; expected were {least_ms:.0f} at least, and at most {most_ms:.0f} in the median."
 
 
 def _lost(_: Sequence[Trial], exposed: Sequence[Trial], __: Sequence[Trial]) -> Judged:

@@ -14,8 +14,11 @@ from lab.result import Check
 from lab.witness.evidence import Evidence
 from lab.witness.flows import idle_ms_at_close
 from lab.witness.trials import Trial
+from lab.wording import duration_text
+from proxy.config import parse_duration
 
 NAME = "upstream closes"
+FORGETS = "wire forgets"
 
 
 def check_ends(
@@ -26,6 +29,8 @@ def check_ends(
         return _closes_by_count(int(scenario.upstream[MAX_REQUESTS]), evidence)
     if scenario.ends is Ends.LEAVES:
         return _leaves(plan, evidence)
+    if scenario.ends is Ends.SILENCE:
+        return _forgotten(plan, evidence)
     return _idle_closes(plan, closes, seen)
 
 
@@ -33,7 +38,24 @@ def closed_after(scenario: Scenario) -> str:
     """After what the upstream closed, where that is no idle time; "" where it is."""
     if scenario.ends is Ends.LEAVES:
         return "it was told to end, or recycled a worker"
+    if scenario.ends is Ends.SILENCE:
+        return f"nothing: the wire forgets after {forgets_after(scenario)}"
     return f"{scenario.upstream[MAX_REQUESTS]} answers" if scenario.ends is Ends.COUNT else ""
+
+
+def forgets_after(scenario: Scenario) -> str:
+    """After how long a silence the wire forgets a connection, in words."""
+    return duration_text(float(parse_duration(scenario.wire["forget"])) * 1000)
+
+
+def _forgotten(plan: Plan, evidence: Evidence) -> Check:
+    named = {lane.name for lane in plan.lanes if lane.forget_ms}
+    flows = [flow for same in evidence.flows.values() for flow in same if flow.link in named]
+    forgotten = sum(flow.forgotten_ns is not None for flow in flows)
+    if not forgotten:
+        sentence = "The wire forgot no connection, so nothing was lost to that."
+        return Check(FORGETS, Verdict.INCONCLUSIVE, sentence, "Run again; if it stays, report it with the run folder.")
+    return Check(FORGETS, Verdict.PASS, f"The wire forgot {forgotten} of {len(flows)} connections, and said nothing.")
 
 
 def _closes_by_count(told: int, evidence: Evidence) -> Check:

@@ -27,14 +27,19 @@ def ladder(evidence: Evidence, findings: Sequence[LaneFinding]) -> Ladder | None
     finding, trial = chosen
     flow = next((f for f in evidence.flows.get(trial.conn, []) if f.request(trial.req_id)), None)
     request = flow.request(trial.req_id) if flow else None
-    close = flow.upstream_close() if flow else None
-    if flow is None or request is None or close is None:
+    vanished = trial.exposure is Exposure.FORGOTTEN
+    close = flow.upstream_close() if flow and not vanished else None
+    if flow is None or request is None or (close is None and not vanished):
         return None
-    zero = close.t_in
+    zero = request.t_in if close is None else close.t_in
     steps = _wire_steps(flow, request, close, zero, held=finding.lane.aim is Aim.HELD_FIN)
     steps += _local_steps(trial, evidence, zero)
     caption = f"{trial.method} on a connection idle for {trial.idle_ms or 0:.1f} ms; the client got {trial.label}."
-    return Ladder(trial.req_id, trial.conn, caption, tuple(sorted(steps, key=lambda step: step.t_ms)))
+    ordered = sorted(steps, key=lambda step: step.t_ms)
+    if vanished:  # what both ends still send into the void, for minutes, tells nothing more
+        ends = next((i for i, step in enumerate(ordered) if step.receiver == "client"), len(ordered))
+        return Ladder(trial.req_id, trial.conn, caption, tuple(ordered[: ends + 1]), "when the request left the proxy")
+    return Ladder(trial.req_id, trial.conn, caption, tuple(ordered))
 
 
 def choose(findings: Sequence[LaneFinding]) -> tuple[LaneFinding, Trial] | None:
@@ -42,14 +47,15 @@ def choose(findings: Sequence[LaneFinding]) -> tuple[LaneFinding, Trial] | None:
     plain = [f for f in findings if not f.lane.changes]
     by_preference = sorted(plain, key=lambda f: (f.lane.aim is not Aim.GAPS, f.lane.method != "POST"))
     for finding in by_preference:
-        lost = [t for t in finding.exposed if t.lost and t.exposure is Exposure.CROSSED and t.attempts == 1]
+        shown = (Exposure.CROSSED, Exposure.FORGOTTEN)
+        lost = [t for t in finding.exposed if t.lost and t.exposure in shown and t.attempts == 1]
         if lost:
             # The middle of the window shows the crossing best.
             return finding, sorted(lost, key=lambda t: t.age_ms)[len(lost) // 2]
     return None
 
 
-def _wire_steps(flow: Flow, request: Segment, close: Segment, zero: int, *, held: bool) -> list[Step]:
+def _wire_steps(flow: Flow, request: Segment, close: Segment | None, zero: int, *, held: bool) -> list[Step]:
     answer = flow.last_answer_before(request.t_in)
     steps = [_step(answer, zero, "the answer before: the connection is idle from here")] if answer else []
     for segment in flow.segments:
@@ -60,7 +66,9 @@ def _wire_steps(flow: Flow, request: Segment, close: Segment, zero: int, *, held
             )
         elif segment is request:
             steps.append(_step(segment, zero, f"the request, {segment.size} bytes"))
-        elif segment.t_in > request.t_in or (segment.t_in > close.t_in and segment.closes):
+        elif segment.req_id and segment.req_id == request.req_id:
+            steps.append(_step(segment, zero, "the request again"))
+        elif segment.t_in > request.t_in or (close and segment.t_in > close.t_in and segment.closes):
             steps.append(_step(segment, zero, " and ".join(NAMES[flag] for flag in segment.flags)))
     return steps
 

@@ -27,14 +27,14 @@ from lab.witness.trials import Trial
 REAL = ("the proxy and the upstream server, as processes of their own", "the kernel's TCP on both sides")
 
 HELD = "the moment: except in arms that sweep idle gaps, the wire held each FIN until the request had left"
+FORGETS = "what forgets: the wire itself drops what comes on a connection that was silent for too long"
 
 WIRES = {
     "relay": (
         "the way between proxy and upstream: a relay process that delays bytes, FIN and RST",
         "the packets: they are two connections, and the pcap files are rebuilt from what the relay read and wrote",
-        HELD,
     ),
-    "netns": ("the distance: a delay line between two network namespaces holds each real packet back", HELD),
+    "netns": ("the distance: a delay line between two network namespaces holds each real packet back",),
     "loopback": ("nothing between proxy and upstream; there is no distance",),
 }
 
@@ -86,11 +86,17 @@ def conclude(
         ladder=ladder(evidence, findings),
         environment=plan.environment,
         real=REAL,
-        emulated=WIRES[setup.wire],
+        emulated=_emulated(plan),
         files=tuple(files),
         maps=found_maps,
         closed_after=closed_after(scenario),
     )
+
+
+def _emulated(plan: Plan) -> tuple[str, ...]:
+    lanes = plan.lanes
+    held = (HELD,) if any(lane.aim in (Aim.HELD_FIN, Aim.STALLED_PROXY) for lane in lanes) else ()
+    return (*WIRES[plan.setup.wire], *held, *((FORGETS,) if any(lane.forget_ms for lane in lanes) else ()))
 
 
 def _arm(scenario: Scenario, finding: LaneFinding, evidence: Evidence) -> ArmResult:

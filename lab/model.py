@@ -59,6 +59,8 @@ class Exposure(StrEnum):
     """The request arrived first and lay unread in the upstream's kernel at close(): a reset, no FIN before it."""
     CLOSED_AFTER_ARRIVAL = "closed_after_arrival"
     """The upstream had the request, then closed without an answer: it may have been executed."""
+    FORGOTTEN = "forgotten"
+    """Something on the way had forgotten the connection and dropped the request: no reset, no close, nothing."""
     NOT_EXPOSED = "not_exposed"
     """Sent on a reused connection that the upstream did not close meanwhile."""
     NEW_CONNECTION = "new_connection"
@@ -90,6 +92,8 @@ class Aim(StrEnum):
     """No idle close at all: the upstream executes the request and then dies. The look-alike."""
     FROZEN_UPSTREAM = "frozen_upstream"
     """Stop the upstream shortly before its idle timeout, fire, and wake it after: the requests lie unread there."""
+    FORGOTTEN = "forgotten"
+    """Fire after a silence that the wire forgets connections in, at `Arm.at` times that silence."""
     ELSEWHERE = "elsewhere"
     """Fire far from the close, at `Arm.at` times the idle timeout: nothing may be lost there."""
     TRAFFIC = "traffic"
@@ -129,6 +133,8 @@ class Ends(StrEnum):
     """The upstream closes one behind its n-th answer, n being its `max-requests`."""
     LEAVES = "leaves"
     """The upstream ends, or a worker of it, and its connections with it."""
+    SILENCE = "silence"
+    """The wire forgets one on which nothing has passed for its `forget`, and drops what comes then."""
 
 
 class Expect(StrEnum):
@@ -198,8 +204,10 @@ class Arm:
     in the same run before this one is credited. `prevents` says that the fix keeps requests off the dying connection:
     nothing is exposed then, and what counts is trials aimed where the control is lost. `reuses` says that connections
     are reused all the same, which the run makes sure of: a proxy that never reuses loses nothing. `needs` names
-    abilities of the upstream or the wire without which the arm is not judged. `at` is for `Aim.ELSEWHERE`, `traffic`
-    and `acts` for `Aim.TRAFFIC`; there a fix that `prevents` counts what it was sent while its control lost requests.
+    abilities of the upstream or the wire without which the arm is not judged. `at` is for `Aim.ELSEWHERE` and
+    `Aim.FORGOTTEN`; `waits_ms`: what is lost keeps its client waiting at least, and in the median at most, so long.
+    `traffic` and `acts` are for `Aim.TRAFFIC`; there a fix that `prevents` counts what it was sent while its control
+    lost requests.
     """
 
     name: str
@@ -215,6 +223,7 @@ class Arm:
     at: float = 0.5
     traffic: Traffic | None = None
     acts: tuple[Act, ...] = ()
+    waits_ms: tuple[float, float] | None = None
 
     @property
     def is_fix(self) -> bool:
@@ -258,6 +267,8 @@ class Scenario:
     ends: Ends = Ends.IDLE
     traffic: Traffic | None = None
     """What arms with `Aim.TRAFFIC` send, unless they say otherwise."""
+    wire: Mapping[str, str] = field(default_factory=dict)
+    """The base of what changes with "wire." override, but for the round trip: `forget`, a duration."""
 
     def arm(self, name: str) -> Arm:
         return next(arm for arm in self.arms if arm.name == name)

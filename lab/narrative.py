@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from lab.checkers import LaneFinding
+from lab.ends import forgets_after
 from lab.example import choose
 from lab.maps import maps
 from lab.model import Aim, Ends, Expect, Exposure, Scenario, Verdict
@@ -16,7 +17,7 @@ from lab.stats import interval
 from lab.witness.trials import Trial
 from lab.wording import share_text
 
-RACES = (Aim.HELD_FIN, Aim.GAPS, Aim.FROZEN_UPSTREAM, Aim.TRAFFIC)
+RACES = (Aim.HELD_FIN, Aim.GAPS, Aim.FROZEN_UPSTREAM, Aim.FORGOTTEN, Aim.TRAFFIC)
 # Closes that differ by less are told as one, and as what the server was told.
 STEADY_MS = 10.0
 
@@ -44,12 +45,13 @@ def narrate(
         return (NONE_TO_LOSE if findings and far else NOTHING,)
     lane, example = found[0].lane, found[1]
     idle_s = example.age_ms / 1000
+    got = f"{example.label}{_when(example)}"
     return (
         f"The proxy sent a {example.method} on a connection that had been used before, then idle for {idle_s:.3f} s.",
         _what_met(scenario, plan, example.exposure, closes)
         if scenario.ends is not Ends.LEAVES
         else _who_left(plan, lane, example),
-        f"The upstream never executed it. The client got {example.label}; the upstream has nothing to log.",
+        f"The upstream never executed it. The client got {got}; the upstream has nothing to log.",
         *_how_many(findings, example.method),
         *_how_well_predicted(plan, findings),
         *(_what_helped(findings, controls) if sound else ()),
@@ -68,11 +70,16 @@ def _example(findings: Sequence[LaneFinding]) -> tuple[LaneFinding, Trial] | Non
 
 def _raced(finding: LaneFinding) -> list[Trial]:
     """What was lost to the upstream's close and to nothing else."""
-    raced = (Exposure.CROSSED, Exposure.UNREAD)
+    raced = (Exposure.CROSSED, Exposure.UNREAD, Exposure.FORGOTTEN)
     return [t for t in finding.exposed if t.lost and not t.executions and t.exposure in raced]
 
 
 def _what_met(scenario: Scenario, plan: Plan, exposure: Exposure, closes: Sequence[float]) -> str:
+    if scenario.ends is Ends.SILENCE:
+        return (
+            f"Something on the way, here the wire, forgets a connection after {forgets_after(scenario)} of silence "
+            "and drops what comes then. It tells neither end, so both think that the connection is open."
+        )
     if scenario.ends is Ends.COUNT:
         return _met_the_last_answer(scenario, plan)
     low, high = min(closes), max(closes)
@@ -87,6 +94,10 @@ def _what_met(scenario: Scenario, plan: Plan, exposure: Exposure, closes: Sequen
         f"{close}, counted from when its answer left, {half} before the proxy had it. "
         f"Its FIN was on the way, {half} each way, when the request set out, and they crossed."
     )
+
+
+def _when(trial: Trial) -> str:
+    return f" {trial.latency_ms:.0f} ms later" if trial.exposure is Exposure.FORGOTTEN else ""
 
 
 def _met_the_last_answer(scenario: Scenario, plan: Plan) -> str:
@@ -117,6 +128,8 @@ def _how_many(findings: Sequence[LaneFinding], method: str) -> list[str]:
     lines = []
     if held := plain.get(Aim.HELD_FIN):
         lines.append(f"Aimed, each FIN held until the request had left: {_lost(held)} {method}s were lost.")
+    if silent := plain.get(Aim.FORGOTTEN):
+        lines.append(f"Sent after that silence: {_lost(silent)} {method}s were lost.")
     if swept := plain.get(Aim.GAPS):
         others = sum(t.lost for t in swept.outside)
         lines.append(

@@ -16,9 +16,11 @@ from proxy.config import ProxyConfig, parse_duration
 from upstreams.catalogue import SERVERS
 
 RTT_KEY = "wire.rtt_ms"
-PROXY, UPSTREAM = "proxy.", "upstream."
+PROXY, UPSTREAM, WIRE = "proxy.", "upstream.", "wire."
 MAX_REQUESTS = "max-requests"
 IDLE_KEY = "timeouts.upstream_idle"
+
+RELAY_ANSWERS = "the relay's kernel acknowledges and answers probes itself, whatever becomes of the way behind it"
 
 BY_TIME = (Aim.GAPS, Aim.FROZEN_UPSTREAM, Aim.ELSEWHERE)
 """Aims that need to know beforehand when the upstream closes, and to be on time."""
@@ -73,9 +75,13 @@ class LanePlan(msgspec.Struct, frozen=True):
     upstream: dict[str, str] = {}
     """What its upstream does otherwise than the scenario's."""
     at: float = 0.0
-    """With `Aim.ELSEWHERE`, when it fires, in idle timeouts."""
+    """With `Aim.ELSEWHERE`, when it fires, in idle timeouts; with `Aim.FORGOTTEN`, in the wire's `forget_ms`."""
     primes: int = 1
     """Answers that each connection has carried when it is aimed at."""
+    forget_ms: float = 0.0
+    """After how long a silence its wire forgets a connection; 0: never."""
+    waits_ms: tuple[float, float] | None = None
+    """How long what is lost keeps its client waiting: each at least, the median at most."""
     predicted: Share | None = None
     """With `Expect.PREDICTED`, the share of its sweep that the model says is lost."""
     traffic: Traffic | None = None
@@ -159,6 +165,8 @@ def abilities(setup: Setup, calibration: Calibration) -> dict[str, str]:
     return {
         "gate": no_wire,
         "delay": no_wire,
+        "forget": no_wire,
+        "packets": "" if setup.wire == "netns" else no_wire or RELAY_ANSWERS,
         "hint": _no_hint(setup),
         "script": ""
         if setup.upstream == "lab"
@@ -243,7 +251,9 @@ def _lane(
         proxy={**scenario.proxy, **_of(PROXY, change)},
         changes=tuple(Change(key, _before(key, scenario, setup), after) for key, after in change.items()),
         upstream=upstream,
-        at=arm.at if arm.aim is Aim.ELSEWHERE else 0.0,
+        at=arm.at if arm.aim in (Aim.ELSEWHERE, Aim.FORGOTTEN) else 0.0,
+        forget_ms=float(parse_duration({**scenario.wire, **_of(WIRE, change)}.get("forget", "0s"))) * 1000,
+        waits_ms=arm.waits_ms,
         primes=max(1, int({**scenario.upstream, **upstream}.get(MAX_REQUESTS, 1))),
         traffic=_traffic(scenario, arm),
         acts=arm.acts,

@@ -118,7 +118,7 @@ class LossMap(msgspec.Struct, frozen=True):
 
 
 class Step(msgspec.Struct, frozen=True):
-    """One row of a packet ladder. `t_ms` is relative to the upstream's close; lanes: client, proxy, upstream.
+    """One row of a packet ladder. `t_ms` is relative to the ladder's zero; lanes: client, proxy, upstream.
 
     `arrived_ms` is when the far end got it; None for what never arrived, or for a local fact (`sender` == `receiver`).
     """
@@ -138,6 +138,8 @@ class Ladder(msgspec.Struct, frozen=True):
     conn: str
     caption: str
     steps: tuple[Step, ...]
+    zero: str = "the upstream's close"
+    """What its times count from."""
 
 
 class NotJudged(msgspec.Struct, frozen=True):

@@ -166,6 +166,8 @@ async def _open_lanes(
                 lane.name, lane.upstream, crash=lane.aim is Aim.CRASH, alone=lane.aim is Aim.FROZEN_UPSTREAM
             )
             dials, endpoints = [await wire.link(lane.name, port, delay_s=lane.rtt_ms / 2000, gate=False)], None
+            if lane.forget_ms:
+                await wire.forget(lane.name, sabotage.forget_s(plan.setup.sabotage, lane))
         upstreams_of.append(behind)
         proxies.append(_start_proxy(plan, lane, dials, endpoints, children, folder))
     proxies = sabotage.swapped(plan.setup.sabotage, proxies)

@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 SABOTAGES = {
     "generator-throttled": "The load generator is slow: it needs 30 ms for each request that it sends.",
-    "upstream-ignores-timeout": "The upstream never closes a connection, whatever it was told.",
+    "upstream-ignores-timeout": "The upstream never closes a connection, whatever it was told; no wire forgets one.",
     "fin-past-the-run": "The upstream closes in calibration, but not before the run is over.",
     "close-later": "The upstream closes half a second later than it did in calibration.",
     "fixes-answer-themselves": "Where a fix is tried, the proxy always answers 200 without asking the upstream.",
@@ -69,6 +69,11 @@ def keep_alive_of_lanes(name: str, keep_alive_s: float) -> str:
 def withholds_close(name: str) -> bool:
     """Whether an upstream that should end, or recycle a worker, is never told, behind the run's back."""
     return name in ("upstream-ignores-timeout", "fin-past-the-run")
+
+
+def forget_s(name: str, lane: LanePlan) -> float:
+    """After how long a silence this lane's wire forgets a connection. Where nothing is to end one, it never does."""
+    return 0.0 if withholds_close(name) else lane.forget_ms / 1000
 
 
 def instead_of_proxy(name: str, lane: LanePlan) -> tuple[str, ...]:

@@ -94,6 +94,9 @@ class ProcessWire:
     async def hold(self, name: str, limit_s: float) -> None:
         await self._ask(messages.SetHold(self._next(), name, limit_s), type(None))
 
+    async def forget(self, name: str, after_s: float) -> None:
+        await self._ask(messages.SetForget(self._next(), name, after_s), type(None))
+
     async def mark(self, name: str) -> None:
         await self._ask(messages.Mark(self._next(), name), type(None))
 

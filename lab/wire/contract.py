@@ -5,6 +5,9 @@ that `link` returns, and reaches the upstream's port with every byte, FIN and RS
 
 The *gate* of a link keeps an upstream's close on an idle connection until a request has gone the other way, then lets
 it travel. So the two always cross, whatever the timers of the peers do.
+
+A link can *forget* connections as a firewall or a NAT does: where nothing has passed for a while, what comes then is
+dropped without a word, either way and for good. Only a new connection passes.
 """
 
 from __future__ import annotations
@@ -100,6 +103,9 @@ class Wire(Protocol):
 
     async def hold(self, name: str, limit_s: float) -> None:
         """Sets how long the gate keeps a close to come when no request follows (30 s unless set)."""
+
+    async def forget(self, name: str, after_s: float) -> None:
+        """Sets after how long a silence a connection is forgotten; 0: never, which is so unless set."""
 
     async def mark(self, name: str) -> None:
         """Forgets the counts: a round starts."""

@@ -108,6 +108,10 @@ class Control:
             case messages.SetHold(id=number, name=name, limit_s=limit_s):
                 line.links[name].hold_limit_ns = int(limit_s * 1e9)
                 self.answer(number)
+            case messages.SetForget(id=number, name=name, after_s=after_s):
+                line.links[name].forget_ns = int(after_s * 1e9)
+                line.log.link(line.links[name], self._make.name)
+                self.answer(number)
             case messages.Mark(id=number, name=name):
                 line.mark(line.links[name])
                 self.answer(number)

@@ -21,6 +21,7 @@ class Link:
         "armed",
         "closed_by_proxy",
         "delay_ns",
+        "forget_ns",
         "held",
         "held_this_round",
         "hold_limit_ns",
@@ -38,6 +39,7 @@ class Link:
         self.delay_ns = delay_ns
         self.armed = armed
         self.hold_limit_ns = int(HOLD_LIMIT_S * 1e9)
+        self.forget_ns = 0  # of silence, after which a connection is forgotten; 0: never
         self.round = 0
         self.held: dict[Flow, None] = {}
         self.held_this_round = 0
@@ -58,8 +60,10 @@ class Flow:
         "conn",
         "ended_down",
         "ended_up",
+        "forgotten",
         "gate",
         "held_round",
+        "last_ns",
         "link",
         "not_before",
         "opened",
@@ -75,6 +79,8 @@ class Flow:
         self.waiting: list[Segment] = []
         self.held_round = -1
         self.not_before = 0  # nothing goes down before this moment: what was held goes first
+        self.last_ns = 0  # when something entered last
+        self.forgotten = False
         self.opened = False
         self.closed_up = False  # the proxy's FIN or RST has entered the wire
         self.closed_down = False  # the upstream's FIN or RST has passed the gate

@@ -61,11 +61,32 @@ class Line:
         if flow is not None:
             closes = FIN in segment.flags or RST in segment.flags
             flow.link.on_its_way += 1
+            if self._is_forgotten(flow, segment.t_in):
+                self._drop(flow, segment, closes)
+                return
             if segment.up:
                 self._goes_up(flow, segment, closes)
             elif self._must_wait(flow, segment, closes):
                 return
         self._send(segment)
+
+    def _is_forgotten(self, flow: Flow, now: int) -> bool:
+        """Whether this link knows the connection no more. Every packet counts, also one without data."""
+        if not flow.forgotten:
+            limit, last = flow.link.forget_ns, flow.last_ns
+            flow.last_ns = now
+            if limit and last and now - last > limit:
+                flow.forgotten = True
+                self.log.forgotten(flow, last + limit)
+        return flow.forgotten
+
+    def _drop(self, flow: Flow, segment: Segment, closes: bool) -> None:
+        """Ends the way of a segment here. The connection is over for this link when either side has given it up."""
+        if segment.up and DATA in segment.flags:
+            segment.req_id = request_id(segment.data)
+        self.done(segment, None)
+        if closes:
+            self.ended(flow)
 
     def _goes_up(self, flow: Flow, segment: Segment, closes: bool) -> None:
         if closes and not flow.closed_up:

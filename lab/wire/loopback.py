@@ -41,6 +41,10 @@ class LoopbackWire:
     async def hold(self, name: str, limit_s: float) -> None:
         _cannot(f"hold anything of {name} for {limit_s:g} s")
 
+    async def forget(self, name: str, after_s: float) -> None:
+        if after_s:
+            _cannot(f"forget connections of {name}")
+
     async def mark(self, name: str) -> None:
         """Nothing is counted."""
 

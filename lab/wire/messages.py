@@ -33,6 +33,11 @@ class SetHold(Question, frozen=True, tag="hold"):
     limit_s: float
 
 
+class SetForget(Question, frozen=True, tag="forget"):
+    name: str
+    after_s: float
+
+
 class Mark(Question, frozen=True, tag="mark"):
     name: str
 
@@ -61,7 +66,7 @@ class Stop(Question, frozen=True, tag="stop"):
     pass
 
 
-AnyQuestion = AddLink | SetGate | SetHold | Mark | Release | Settle | Drain | Quieten | Stop
+AnyQuestion = AddLink | SetGate | SetHold | SetForget | Mark | Release | Settle | Drain | Quieten | Stop
 
 
 class Ready(msgspec.Struct, frozen=True):

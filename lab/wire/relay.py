@@ -148,6 +148,10 @@ class Relay:
         if not data:
             end.eof = True
         self._enter(end, DATA if data else FIN, data)
+        if end.flow.forgotten:
+            if end.eof:  # the other end will never hear of it, so nothing will come back
+                self._close(end)
+            return
         end.waiting += len(data)
         if end.eof and end.fin_sent:
             self._close(end)

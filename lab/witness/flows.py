@@ -47,6 +47,8 @@ class Flow:
     conn: str
     link: str
     segments: list[Segment] = field(default_factory=list)
+    forgotten_ns: int | None = None
+    """Since when the wire knew it no more, and dropped what came."""
 
     def request(self, req_id: str) -> Segment | None:
         """The first segment of the request with this id."""
@@ -75,8 +77,13 @@ class Flow:
 def flows(lines: Iterable[Line]) -> dict[str, list[Flow]]:
     """All connections by name. A name can come again when its port is used again: a SYN starts a new flow."""
     found: dict[str, list[Flow]] = {}
-    entered = sorted((line for line in lines if line["kind"] == "wire.segment"), key=lambda line: line["t_in"])
-    for line in entered:
+    since = {"wire.segment": "t_in", "wire.forgotten": "t"}
+    known = (line for line in lines if line["kind"] in since)
+    for line in sorted(known, key=lambda line: line[since[line["kind"]]]):
+        if line["kind"] == "wire.forgotten":
+            if named := found.get(line["conn"]):
+                named[-1].forgotten_ns = line["t"]
+            continue
         segment = Segment(
             up=line["dir"] == "up",
             flags=line["flags"],
@@ -98,6 +105,8 @@ def expose(flow: Flow, request: Segment) -> Exposure:
     """Where this request met the upstream's close."""
     if not flow.answered_before(request.t_in):
         return Exposure.NEW_CONNECTION
+    if flow.forgotten_ns is not None and flow.forgotten_ns <= request.t_in:
+        return Exposure.FORGOTTEN
     close = flow.upstream_close()
     if close is None or _answered(flow, request, close):
         return Exposure.NOT_EXPOSED

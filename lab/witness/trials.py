@@ -173,6 +173,8 @@ def _dispute(trial: Trial, events: list[Line], evidence: Evidence) -> str:
         return "the wire says that the request arrived after the close, the upstream says that it was executed"
     if trial.exposure is Exposure.CROSSED and trial.attempts == 1 and not trial.lost:
         return "the wire says that the request arrived after the close, the client was answered"
+    if trial.exposure is Exposure.FORGOTTEN and trial.attempts == 1 and (trial.executions or not trial.lost):
+        return "the wire says that it dropped the request, the upstream or the client that it was answered"
     finished = [e for e in events if e["kind"] == "exchange.finished"]
     if evidence.proxy and not finished:
         return "the proxy says nothing of this request"

@@ -40,6 +40,13 @@ PREVENTION_HELD = lane(expect=Expect.MENDED, prevents=True)
 CRASH = lane(aim=Aim.CRASH, expect=Expect.EXECUTED_ONCE)
 DOUBLE = lane(aim=Aim.CRASH, expect=Expect.EXECUTED_TWICE)
 LAG = lane(aim=Aim.STALLED_PROXY)
+FORGOTTEN = [trial(i, exposure=Exposure.FORGOTTEN, status=504, latency_ms=1002.0) for i in range(40)]
+SOONER = [trial(i, exposure=Exposure.FORGOTTEN, status=504, latency_ms=660.0) for i in range(40)]
+AFTER_SILENCE = [answered(i, gap_ms=3300.0, idle_ms=None) for i in range(40)]
+BEFORE_SILENCE = [answered(i, gap_ms=1400.0, idle_ms=None) for i in range(40)]
+
+SILENT = lane(aim=Aim.FORGOTTEN, forget_ms=1500.0, waits_ms=(1000.0, 1400.0))
+SILENT_PREVENTION = lane(aim=Aim.FORGOTTEN, forget_ms=1500.0, expect=Expect.MENDED, prevents=True)
 BEFORE = lane(aim=Aim.ELSEWHERE, expect=Expect.MENDED, at=0.5)
 AFTER = lane(aim=Aim.ELSEWHERE, expect=Expect.MENDED, at=1.5)
 
@@ -94,6 +101,15 @@ AFTER = lane(aim=Aim.ELSEWHERE, expect=Expect.MENDED, at=1.5)
         pytest.param(DOUBLE, LOST, Verdict.INCONCLUSIVE, id="no crash, but the race"),
         pytest.param(LAG, LATE_LOOP, Verdict.PASS, id="FIN delivered, unnoticed"),
         pytest.param(LAG, LOST, Verdict.INCONCLUSIVE, id="crossings do not show lag"),
+        pytest.param(SILENT, FORGOTTEN, Verdict.PASS, id="dropped, and waited for"),
+        pytest.param(SILENT, SOONER, Verdict.FAIL, id="heard of sooner than expected"),
+        pytest.param(
+            msgspec.structs.replace(SILENT, waits_ms=(200.0, 800.0)), FORGOTTEN, Verdict.FAIL, id="heard of too late"
+        ),
+        pytest.param(SILENT, LOST, Verdict.INCONCLUSIVE, id="closed instead of forgotten"),
+        pytest.param(SILENT_PREVENTION, AFTER_SILENCE, Verdict.PASS, id="answered after the silence"),
+        pytest.param(SILENT_PREVENTION, BEFORE_SILENCE, Verdict.INCONCLUSIVE, id="sent before it was long enough"),
+        pytest.param(SILENT_PREVENTION, [*AFTER_SILENCE, FORGOTTEN[0]], Verdict.FAIL, id="one vanished all the same"),
         pytest.param(BEFORE, MISSED, Verdict.PASS, id="far before the close, on the same connection"),
         pytest.param(BEFORE, FINE, Verdict.INCONCLUSIVE, id="far before the close, but the connection was new"),
         pytest.param(BEFORE, [*MISSED, LOST[0]], Verdict.FAIL, id="lost far from the close"),

@@ -8,6 +8,8 @@ from evidence import lane, plan
 from lab.ends import check_ends, closed_after, closes_seen
 from lab.model import Verdict
 from lab.witness.evidence import Evidence
+from lab.witness.flows import Flow
+from scenarios.black_hole import SCENARIO as SILENCE
 from scenarios.idle_close import SCENARIO as IDLE
 from scenarios.max_requests import SCENARIO as COUNT
 
@@ -32,6 +34,15 @@ def test_the_upstream_must_close_behind_the_answer_that_was_told(
     closes: list[tuple[str, int]], expected: Verdict
 ) -> None:
     assert check_ends(COUNT, plan(lane()), evidence(*closes), [], []).verdict is expected
+
+
+@pytest.mark.parametrize(("forgotten_ns", "expected"), [(1, Verdict.PASS), (None, Verdict.INCONCLUSIVE)])
+def test_the_wire_must_have_forgotten_a_connection(forgotten_ns: int | None, expected: Verdict) -> None:
+    silent = lane(forget_ms=1500.0)
+    seen = evidence()
+    seen.flows = {"a>b": [Flow("a>b", silent.name, forgotten_ns=forgotten_ns), Flow("a>b", "ready")]}
+    assert check_ends(SILENCE, plan(silent), seen, [], []).verdict is expected
+    assert closed_after(SILENCE) == "nothing: the wire forgets after 1.5 s"
 
 
 def test_a_close_by_count_is_no_idle_close() -> None:

@@ -23,6 +23,15 @@ def flow(*segments: Sequence[object]) -> Flow:
     return Flow("p:1>u:2", "link", sorted(made, key=lambda s: s.t_in))
 
 
+@pytest.mark.parametrize(("since_ms", "expected"), [(1500, Exposure.FORGOTTEN), (2500, Exposure.NOT_EXPOSED)])
+def test_a_request_on_a_forgotten_connection_meets_nobody(since_ms: float, expected: Exposure) -> None:
+    known = flow(*ANSWERED, ("up", "D", 2000, "it", None))
+    known.forgotten_ns = int(since_ms * MS)
+    request = known.request("it")
+    assert request is not None
+    assert expose(known, request) is expected
+
+
 @pytest.mark.parametrize(
     ("segments", "expected"),
     [

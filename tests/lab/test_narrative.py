@@ -13,6 +13,7 @@ from lab.narrative import NOTHING, RELAY_PROVES_NOTHING, narrate
 from lab.plan import LanePlan, Plan
 from lab.result import Change
 from lab.witness.trials import Trial
+from scenarios.black_hole import SCENARIO as BLACK_HOLE
 from scenarios.idle_close import SCENARIO
 from scenarios.max_requests import SCENARIO as MAX_REQUESTS
 
@@ -105,3 +106,12 @@ def test_what_was_held_against_the_model_is_told_with_its_total() -> None:
     assert "What ended it: order-timeouts." in text
     assert "thin-margin-near" not in text
     assert "met the close" not in text
+
+
+def test_what_vanished_is_not_told_as_a_close() -> None:
+    vanished = tuple(trial(i, exposure=Exposure.FORGOTTEN, status=504, latency_ms=1002.0) for i in range(40))
+    text = told(finding(lane(aim=Aim.FORGOTTEN), vanished), closes=(), scenario=BLACK_HOLE)
+    assert "forgets a connection after 1.5 s of silence" in text
+    assert "1002 ms later" in text
+    assert "Sent after that silence: 40 of 40 (91.1–100 %) POSTs were lost." in text
+    assert "closes" not in text

@@ -5,6 +5,7 @@ from evidence import setup
 
 from lab.model import Aim, Expect, Verdict
 from lab.plan import Calibration, LanePlan, lay_out, window_ms
+from scenarios.black_hole import SCENARIO as BLACK_HOLE
 from scenarios.close_forms import SCENARIO as CLOSE_FORMS
 from scenarios.hint import SCENARIO as HINT
 from scenarios.idle_close import SCENARIO
@@ -185,3 +186,19 @@ def test_what_needs_a_held_fin_is_not_judged_without_a_wire() -> None:
     found, not_shown = lay_out(MAX_REQUESTS, setup(arms=arms, wire="loopback", rtt_ms=0.0), STEADY)
     assert found == ()
     assert tuple(arm.arm for arm in not_shown) == arms
+
+
+@pytest.mark.parametrize(
+    ("wire", "arms", "because"),
+    [
+        ("netns", set(), ""),
+        ("relay", {"probes-refresh", "probes-detect", "user-timeout", "user-timeout-retry"}, "the relay's kernel"),
+        ("loopback", {arm.name for arm in BLACK_HOLE.arms}, "a plain loopback"),
+    ],
+)
+def test_what_kernels_find_out_needs_real_packets(wire: str, arms: set[str], because: str) -> None:
+    everything = setup(scenario="black-hole", arms=tuple(arm.name for arm in BLACK_HOLE.arms), wire=wire)
+    found, not_shown = lay_out(BLACK_HOLE, everything, STEADY)
+    assert {arm.arm for arm in not_shown} == arms
+    assert all(arm.because.startswith(because) for arm in not_shown)
+    assert {(each.forget_ms, each.at) for each in found} <= {(1500.0, 2.2)}

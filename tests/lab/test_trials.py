@@ -8,6 +8,7 @@ from evidence import lane, plan
 
 from lab.lane import PRIMED, ROUND, TRIAL
 from lab.model import Exposure, Outcome
+from lab.wire.flowlog import FORGOTTEN
 from lab.witness.evidence import Evidence, load
 from lab.witness.trials import Trial, join
 from proxy.events import EXCHANGE_ATTEMPT_FAILED, EXCHANGE_FINISHED, EXCHANGE_SENT, EventLog, Kind
@@ -164,6 +165,19 @@ def test_contradictions_are_told(folder: Folder, client: dict[str, int], execute
     if executed:
         folder.executed()
     assert dispute in folder.trial().dispute
+
+
+def test_what_the_wire_says_it_dropped_cannot_have_been_executed(folder: Folder) -> None:
+    folder.client()
+    folder.segment("up", "D", 0, 0.2, "old")
+    folder.segment("down", "D", 0.5, 20.5)
+    folder.logs["wire"].emit(FORGOTTEN, CONN, 0, folder.link, t_ns=1520 * MS)
+    folder.segment("up", "D", 2010, None, ID)
+    folder.executed(2031)
+    folder.sent()
+    found = folder.trial()
+    assert found.exposure is Exposure.FORGOTTEN
+    assert found.dispute.startswith("the wire says that it dropped the request")
 
 
 def test_a_proxy_that_claims_another_answer_is_contradicted(folder: Folder) -> None:

@@ -13,6 +13,7 @@ from lab.wire.contract import Address
 from lab.wire.flow import DATA, FIN, RST, Flow, Link, Segment, request_id
 from lab.wire.flowlog import FlowLog
 from lab.wire.line import Line
+from lab.witness.logs import read
 
 PAST, FUTURE = 1, 1 << 62
 UP, DOWN = True, False
@@ -169,3 +170,42 @@ def test_only_the_beginning_of_a_request_gives_its_id(bench: Bench) -> None:
 )
 def test_request_id_is_read_from_the_head(head: bytes, expected: str) -> None:
     assert request_id(head) == expected
+
+
+SILENCE_NS = 100
+
+
+def test_a_silent_connection_is_forgotten_and_what_comes_then_is_dropped(bench: Bench, tmp_path: Path) -> None:
+    bench.link.forget_ns = SILENCE_NS
+    flow, fresh = bench.flow(), bench.flow()
+    bench.enter(flow, UP, DATA, 1_000, data=b"GET / HTTP/1.1\r\nX-Request-Id: first\r\n\r\n")
+    bench.enter(flow, DOWN, DATA, 1_100)  # just in time
+    request = bench.enter(flow, UP, DATA, 1_201, data=b"GET / HTTP/1.1\r\nX-Request-Id: second\r\n\r\n")
+    bench.enter(flow, DOWN, DATA, 1_202)  # the other way too, and for good
+    bench.enter(fresh, UP, DATA, 1_203)
+    bench.line.turn()
+    assert (len(bench.handed_over), request.req_id) == (3, "second")
+    assert bench.link.open == 2
+    bench.enter(flow, UP, FIN, 1_300)
+    assert (bench.link.open, bench.link.on_its_way) == (1, 0)
+    bench.log.close()
+    lines = read(tmp_path / "wire.jsonl").lines
+    assert [line["t"] for line in lines if line["kind"] == "wire.forgotten"] == [1_200]
+    dropped = [line["flags"] for line in lines if line["kind"] == "wire.segment" and line["t_out"] is None]
+    assert dropped == ["D", "D", "F"]
+
+
+def test_a_probe_without_data_is_no_silence(bench: Bench) -> None:
+    bench.link.forget_ns = SILENCE_NS
+    flow = bench.flow()
+    for moment in range(1_000, 2_000, 90):
+        bench.enter(flow, UP, "", moment)
+    bench.enter(flow, UP, DATA, 2_080)
+    assert not flow.forgotten
+
+
+def test_a_link_forgets_nothing_unless_it_is_told_to(bench: Bench) -> None:
+    flow = bench.flow()
+    bench.enter(flow, UP, DATA, 1_000)
+    bench.enter(flow, UP, DATA, FUTURE)
+    assert not flow.forgotten

@@ -263,6 +263,29 @@ async def test_a_disarmed_gate_lets_closes_pass(wire: Wire, server: socket.socke
     pair.close()
 
 
+async def test_a_forgotten_connection_is_silent_and_a_new_one_is_not(
+    wire: Wire, server: socket.socket, tmp_path: Path
+) -> None:
+    address = await wire.link("app", port_of(server), delay_s=0.002, gate=False)
+    await wire.forget("app", 0.2)
+    pair = await idle_pair(address, server)
+    await asyncio.sleep(0.3)
+    await send(pair.proxy, REQUEST)
+    fresh = await idle_pair(address, server)
+    with pytest.raises(BlockingIOError):
+        pair.upstream.recv(1)
+    pair.proxy.close()
+    fresh.close()
+    assert await wire.quiet("app", WITHIN_S)
+    with pytest.raises(BlockingIOError):  # not even the close arrives
+        pair.upstream.recv(1)
+    pair.upstream.close()
+    await wire.stop()
+    logged = events(tmp_path)
+    assert sum(line["kind"] == "wire.forgotten" for line in logged) == 1
+    assert [line["forget_ms"] for line in logged if line["kind"] == "wire.link"] == [0, 200]
+
+
 async def test_flow_log_and_captures_tell_one_story(wire: Wire, server: socket.socket, tmp_path: Path) -> None:
     pair = await connect(await wire.link("app", port_of(server), delay_s=0.01, gate=False), server)
     proxy_port, upstream_side = pair.proxy.getsockname()[1], pair.upstream.getpeername()

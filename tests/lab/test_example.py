@@ -1,0 +1,65 @@
+"""The request that the report draws, packet by packet."""
+
+from typing import Any
+
+from evidence import lane, trial
+
+from lab.checkers import LaneFinding
+from lab.example import ladder
+from lab.model import Aim, Exposure, Verdict
+from lab.witness.evidence import Evidence
+from lab.witness.flows import Flow, Segment
+from lab.witness.trials import Trial
+
+MS = 1_000_000
+ID = "control.POST.0.0"
+CONN = "a>b"
+
+
+def sent(t_ms: float, up: bool, flags: str, req_id: str = "", *, dropped: bool = False) -> Segment:
+    return Segment(up, flags, 9, int(t_ms * MS), None if dropped else int((t_ms + 20) * MS), req_id)
+
+
+def seen(*segments: Segment, forgotten_ms: float | None = None) -> Evidence:
+    since = None if forgotten_ms is None else int(forgotten_ms * MS)
+    client: dict[str, Any] = {"kind": "client.trial", "req_id": ID, "sent_ns": 2009 * MS, "done_ns": 3012 * MS}
+    proxy = [
+        {"kind": "exchange.started", "t": 2009 * MS},
+        {"kind": "exchange.finished", "t": 3011 * MS},
+    ]
+    flow = Flow(CONN, "control.POST", list(segments), since)
+    return Evidence([client], {ID: proxy}, {}, {}, {}, {CONN: [flow]}, {}, None)
+
+
+def finding(one: Trial, aim: Aim = Aim.HELD_FIN) -> LaneFinding:
+    return LaneFinding(lane(aim=aim), Verdict.PASS, "", (one,), (one,), ())
+
+
+BEFORE = (sent(0, True, "D", "old"), sent(20, False, "D"))
+
+
+def test_a_crossing_counts_from_the_close() -> None:
+    made = seen(*BEFORE, sent(2000, False, "F"), sent(2010, True, "D", ID), sent(2031, False, "R"))
+    drawn = ladder(made, [finding(trial(conn=CONN))])
+    assert drawn is not None
+    assert drawn.zero == "the upstream's close"
+    assert [(step.t_ms, step.label) for step in drawn.steps if step.flags in ("F", "R")] == [
+        (0.0, "FIN (held by the wire until the request had left)"),
+        (31.0, "RST"),
+    ]
+
+
+def test_what_vanished_counts_from_the_request_and_ends_with_what_the_client_got() -> None:
+    """Kernels go on for minutes: with the request, and with the FIN when the upstream closes at last."""
+    again = (sent(t, True, "D", ID, dropped=True) for t in (2010, 2230, 2460, 4000))
+    made = seen(*BEFORE, *again, sent(5000, False, "F", dropped=True), forgotten_ms=1540)
+    drawn = ladder(made, [finding(trial(conn=CONN, exposure=Exposure.FORGOTTEN, status=504), Aim.FORGOTTEN)])
+    assert drawn is not None
+    assert drawn.zero == "when the request left the proxy"
+    told = [(step.t_ms, step.arrived_ms, step.label) for step in drawn.steps if step.sender == "proxy"]
+    assert told == [
+        (0.0, None, "the request, 9 bytes"),
+        (220.0, None, "the request again"),
+        (450.0, None, "the request again"),
+        (1001.0, 1002.0, "504 closed_before_response"),
+    ]

@@ -17,7 +17,7 @@ from rich.console import Console
 from typer._click.exceptions import ClickException  # typer shows no public name for it
 
 from lab import doctor as doctor_room
-from lab import interrupts, predict_command, run_command
+from lab import interrupts, list_command, predict_command, run_command
 from lab.catalogue import catalogue
 from lab.errors import CannotRunError, UsageError
 from lab.options import JsonOption
@@ -57,15 +57,6 @@ def kalab(
         print(context.get_help())
 
 
-@app.command("list")
-def list_scenarios() -> None:
-    """Lists the scenarios, what each asks, and its arms."""
-    for scenario in catalogue().values():
-        print(f"{scenario.name}: {scenario.sentence}\n  {scenario.teaches}")
-        for arm in scenario.arms:
-            print(f"    {arm.name:<20} {arm.title}")
-
-
 @app.command()
 def verify(run: RunArgument = LATEST, as_json: JsonOption = False) -> None:
     """Recomputes a run's verdict from its stored evidence alone, and notices what was changed since."""
@@ -96,6 +87,7 @@ def doctor(
         doctor_room.show(findings, Console())
 
 
+app.command("list", help=list_command.HELP)(list_command.command)
 app.command("run", help=run_command.HELP)(run_command.command)
 app.command()(run_command.demo)
 app.command("predict", help=predict_command.HELP)(predict_command.command)

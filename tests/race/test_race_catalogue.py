@@ -1,9 +1,7 @@
 """Every scenario for real, in one go: passes in its short form, and does not when it is spoilt."""
 
-import importlib
 import json
 import os
-import pkgutil
 import shutil
 import signal
 import time
@@ -12,19 +10,19 @@ from pathlib import Path
 import pytest
 from kalab import FAIL, INCONCLUSIVE, PASS, USAGE, conclusive, kalab, start
 
-import scenarios
+from lab.catalogue import catalogue
+from lab.duration import WITHIN, estimate_s
 from lab.findings import conclude
-from lab.model import Scenario, Verdict
+from lab.model import Verdict
 from lab.sabotage import SPOILS, spoil
-from lab.store import read_plan
+from lab.store import read_plan, read_result
 from lab.wire import best
 from lab.witness.evidence import load
 from lab.witness.trials import join
 
 pytestmark = [pytest.mark.race, pytest.mark.timeout(1300)]
 
-MODULES = [importlib.import_module(f"scenarios.{module.name}") for module in pkgutil.iter_modules(scenarios.__path__)]
-SCENARIOS: dict[str, Scenario] = {module.SCENARIO.name: module.SCENARIO for module in MODULES}
+SCENARIOS = catalogue()
 OTHERS = [name for name in SCENARIOS if name != "idle-close"]  # that one is spoilt in a file of its own
 
 
@@ -51,6 +49,14 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_it_passes_and_verifies(runs: Path, name: str) -> None:
     ended = kalab("verify", str(runs / name / "latest"))
     assert (ended.code, "verdict: pass" in ended.stdout) == (PASS, True), ended.stdout
+
+
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_it_takes_as_long_as_is_told_beforehand(runs: Path, name: str) -> None:
+    folder = runs / name / "latest"
+    took_s = read_result(folder).duration_s
+    told_s = estimate_s(SCENARIOS[name], read_plan(folder).setup)
+    assert told_s / WITHIN < took_s < told_s * WITHIN
 
 
 @pytest.mark.parametrize("sabotage", SPOILS)

@@ -6,16 +6,19 @@ Rules of this file:
 - Whatever was started is stopped, also when the run fails: `Children` is an async context manager.
 - A child is a process group of its own: a terminal's Ctrl-C reaches only the command, which then stops the children.
   Children that ended by themselves at that moment would look like ones that died.
+- The kernel ends the children of a command that can no longer do it, because it was killed (`kill -9`, out of memory).
 - A child's stderr goes to a file of the run folder; when it dies early, its last lines are in the error.
 """
 
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import os
 import re
 import signal
 import subprocess
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from signal import Signals
@@ -30,6 +33,22 @@ READY_WITHIN_S = 30.0
 STOP_WITHIN_S = 10.0
 # What is measured yields to what measures: the client and the wire must be on time when many proxies want a core.
 NICENESS = 10
+
+PR_SET_PDEATHSIG = 1  # linux/prctl.h
+_libc = ctypes.CDLL(None)
+
+
+def end_with_us(number: signal.Signals = signal.SIGKILL) -> Callable[[], None]:
+    """What a child calls between fork and exec, so that it gets this signal when this thread ends, however it ends."""
+    ours = os.getpid()
+
+    def ask() -> None:
+        if sys.platform == "linux":
+            _libc.prctl(PR_SET_PDEATHSIG, int(number), 0, 0, 0)
+            if os.getppid() != ours:  # it ended before it was asked
+                os.kill(os.getpid(), number)
+
+    return ask
 
 
 class Child:
@@ -150,6 +169,7 @@ class Children:
                 env={**os.environ, **(env or {})},
                 process_group=0,
                 pass_fds=inherited,
+                preexec_fn=end_with_us(),
             )
         os.setpriority(os.PRIO_PROCESS, process.pid, NICENESS)
         child = Child(name, process, log)

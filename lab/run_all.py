@@ -22,6 +22,7 @@ from rich.table import Table
 from lab import interrupts
 from lab.errors import CannotRunError, UsageError
 from lab.model import Scenario, Verdict
+from lab.processes import end_with_us
 from lab.report import overview
 from lab.result import RunResult
 from lab.story import STYLES
@@ -111,7 +112,13 @@ def _run(scenario: Scenario, flags: Sequence[str], runs: Path, say: Say) -> Ran:
     with TemporaryFile("w+") as out:
         # A process group of its own: Ctrl-C reaches this command only, which passes it on.
         with subprocess.Popen(
-            argv, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.PIPE, text=True, process_group=0
+            argv,
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=subprocess.PIPE,
+            text=True,
+            process_group=0,
+            preexec_fn=end_with_us(signal.SIGTERM),
         ) as process:
             assert process.stderr is not None
             try:

@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 from kalab import CANNOT, ROOT, start
 
+from lab.wire import best
+
 pytestmark = [pytest.mark.race, pytest.mark.timeout(60)]
 
 RUN = ("run", "idle-close", "--arm", "control", "--method", "POST", "--trials", "20", "--keep-alive", "1s")
@@ -98,6 +100,27 @@ def test_what_ignores_ctrl_c_is_still_ended_by_a_kill(tmp_path: Path, words: tup
         run.wait()
     assert said[-1] == "error: interrupted; everything that was started is stopped"
     assert run.returncode == INTERRUPTED
+    assert session(run.pid) == {}
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        *(pytest.param((*RUN, "--wire", wire), id=wire) for wire in sorted({"relay", best()})),
+        pytest.param((*RUN, "--upstream", "gunicorn"), id="a server with a worker"),
+        pytest.param(("run", "--all", "--short"), id="all"),
+    ],
+)
+def test_kill_9_leaves_nothing_running(tmp_path: Path, words: tuple[str, ...]) -> None:
+    """Nobody is left who could stop the wire, the upstream and the proxies: the kernel and a closed pipe do."""
+    with start(*words, "--runs", str(tmp_path)) as run:
+        assert run.stderr is not None
+        assert any("block 1" in line for line in run.stderr)
+        assert len(session(run.pid)) >= 4  # the command, the wire, the upstream, a proxy
+        run.kill()
+    deadline = time.monotonic() + 15
+    while session(run.pid) and time.monotonic() < deadline:
+        time.sleep(0.05)
     assert session(run.pid) == {}
 
 

@@ -64,7 +64,7 @@ check: $(DEV)
 fuzz: $(DEV)
 	@$(BIN)/python tests/fuzz $(ARGS)
 
-# About forty minutes, most of it the soak and a million requests through the pool.
+# About an hour, most of it the soak, a million requests through the pool, and every scenario spoilt in every way.
 faults: $(DEV)
 	@$(PYTEST) -q -s -m faults --full $(ARGS)
 

@@ -154,6 +154,7 @@ class Children:
         env: Mapping[str, str] | None = None,
         says_ready: bool = True,
         inherited: Sequence[int] = (),
+        niceness: int = NICENESS,
     ) -> Child:
         """Starts `argv`, with the descriptors `inherited`.
 
@@ -171,7 +172,7 @@ class Children:
                 pass_fds=inherited,
                 preexec_fn=end_with_us(),
             )
-        os.setpriority(os.PRIO_PROCESS, process.pid, NICENESS)
+        os.setpriority(os.PRIO_PROCESS, process.pid, niceness)
         child = Child(name, process, log)
         self._children.append(child)
         return child

@@ -8,6 +8,7 @@ Rules of this file:
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Sequence

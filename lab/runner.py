@@ -48,7 +48,9 @@ from proxy.config import ProxyConfig, override, to_toml
 from proxy.events import EventLog, Kind
 
 GENERATOR = Kind("client.generator", ("cpu_s", "wall_s"))
-WIRE = Kind("client.wire", ("make", "forwarded", "lost", "late_p50_ms", "late_p99_ms", "late_max_ms", "dropped"))
+WIRE = Kind(
+    "client.wire", ("make", "forwarded", "lost", "late_p50_ms", "late_p99_ms", "late_max_ms", "dropped", "packets")
+)
 
 # The rounds of one block start this far apart: bursts must not meet in the generator.
 STAGGER_S = 0.07
@@ -107,6 +109,9 @@ async def _carry_out(
     await wire.start()
     stack.push_async_callback(_stop_wire, wire, log)
     children = await stack.enter_async_context(Children(folder / "logs"))
+    for number in range(sabotage.hogs(setup.sabotage)):
+        busy = [sys.executable, "-S", "-c", "while True: pass"]
+        children.start(f"hog-{number}", busy, says_ready=False, niceness=0)
     upstreams = Upstreams(scenario, setup, wire, children, folder)
     await upstreams.start()
     if aims_by_time(scenario, setup):
@@ -129,7 +134,7 @@ async def _stop_wire(wire: Wire, log: EventLog) -> None:
         return
     dropped = stats.log_dropped + stats.pcap_dropped
     late = (stats.late_p50_ms, stats.late_p99_ms, stats.late_max_ms)
-    log.emit(WIRE, "", 0, stats.make, stats.forwarded, stats.lost, *late, dropped)
+    log.emit(WIRE, "", 0, stats.make, stats.forwarded, stats.lost, *late, dropped, stats.pcap_packets)
 
 
 async def _calibrate(setup: Setup, wire: Wire, upstreams: Upstreams) -> Calibration:

@@ -6,52 +6,103 @@ changes, and changes nothing for all others.
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from lab.plan import UPSTREAM, LanePlan
+from lab.model import Ends, Scenario, Verdict
+from lab.plan import BY_TIME, UPSTREAM, LanePlan
 
 T = TypeVar("T")
 
-SABOTAGES = {
+WHILE_IT_RUNS = {
     "generator-throttled": "The load generator is slow: it needs 30 ms for each request that it sends.",
     "upstream-ignores-timeout": "The upstream never closes a connection, whatever it was told; no wire forgets one.",
     "fin-past-the-run": "The upstream closes in calibration, but not before the run is over.",
     "close-later": "The upstream closes half a second later than it did in calibration.",
+    "proxy-always-answers": "What stands for the proxy always answers 200, without asking the upstream.",
     "fixes-answer-themselves": "Where a fix is tried, the proxy always answers 200 without asking the upstream.",
     "fixes-never-reuse": "Where a fix is tried, the proxy never reuses a connection, whatever the fix is.",
     "arms-swapped": "Each arm's requests go through the proxy of the next arm.",
-    "proxy-clock-wrong": "The clock of the proxies' logs is 50 ms ahead.",
+    "cpu-hogged": "Every core is busy with something else, from before calibration to the end.",
+}
+
+SPOILS = {
     "drop-client-lines": "Every tenth line of the client's log is lost.",
     "drop-proxy-lines": "Every tenth line of the proxies' logs is lost.",
     "drop-upstream-lines": "Every tenth line of the upstream's log is lost.",
     "drop-wire-lines": "Every tenth line of the wire's log is lost.",
+    "wire-log-truncated": "The wire's log breaks off in the middle.",
+    "capture-truncated": "The captured packets break off in the middle.",
+    "client-clock-wrong": "The clock of the client's log is 50 ms ahead.",
+    "proxy-clock-wrong": "The clock of the proxies' logs is 50 ms ahead.",
+    "wire-clock-wrong": "The clock of the wire's log is 50 ms ahead.",
+    "upstream-clock-wrong": "The clock of the upstream's log is 50 ms ahead.",
 }
-
-_DROPPED_FROM = {
-    "drop-client-lines": "client.jsonl",
-    "drop-proxy-lines": "proxy-*.jsonl",
-    "drop-upstream-lines": "upstream-*.jsonl",
-    "drop-wire-lines": "wire.jsonl",
-}
-
-SPOILS = (*_DROPPED_FROM, "proxy-clock-wrong")
 """Those that change nothing while it runs: the evidence is damaged afterwards."""
+
+SABOTAGES = {**WHILE_IT_RUNS, **SPOILS}
+
+HONEST = {"cpu-hogged": (Verdict.PASS, Verdict.INCONCLUSIVE)}
+"""What a run may come to that was disturbed, not falsified: the truth, or nothing. All others must not pass."""
+
+_LOGS = {
+    "client": ("client.jsonl",),
+    "proxy": ("proxy-*.jsonl",),
+    "upstream": ("upstream-*.jsonl", "executions-*.jsonl"),
+    "wire": ("wire.jsonl",),
+}
+_TIMES = re.compile(rb'"(t|t_in|t_out|sent_ns|intended_ns|first_ns|done_ns)":(\d+)')
 
 THROTTLE_S = 0.03
 CLOSE_LATER_S = 0.5
 CLOCK_AHEAD_NS = 50_000_000
 
 
+def allowed(name: str) -> tuple[Verdict, ...]:
+    """The verdicts that a run with this sabotage may come to."""
+    return HONEST.get(name, (Verdict.FAIL, Verdict.INCONCLUSIVE))
+
+
 def spoil(name: str, folder: Path) -> None:
     """Damages the stored evidence, if that is what this sabotage does."""
-    for path in folder.glob(_DROPPED_FROM[name]) if name in _DROPPED_FROM else ():
-        lines = path.read_bytes().splitlines(keepends=True)
-        path.write_bytes(b"".join(line for n, line in enumerate(lines) if n % 10 != 5))
-    for path in folder.glob("proxy-*.jsonl") if name == "proxy-clock-wrong" else ():
-        path.write_bytes(re.sub(rb'"t":(\d+)', lambda t: b'"t":%d' % (int(t[1]) + CLOCK_AHEAD_NS), path.read_bytes()))
+    if name == "capture-truncated":
+        _halve(folder.glob("*.pcap"))
+    elif name == "wire-log-truncated":
+        _halve(folder.glob("wire.jsonl"))
+    elif name.startswith("drop-"):
+        for path in _logs(folder, name.split("-")[1]):
+            lines = path.read_bytes().splitlines(keepends=True)
+            path.write_bytes(b"".join(line for n, line in enumerate(lines) if n % 10 != 5))
+    elif name.endswith("-clock-wrong"):
+        for path in _logs(folder, name.split("-")[0]):
+            path.write_bytes(_TIMES.sub(lambda t: b'"%b":%d' % (t[1], int(t[2]) + CLOCK_AHEAD_NS), path.read_bytes()))
+
+
+def _logs(folder: Path, witness: str) -> list[Path]:
+    return [path for pattern in _LOGS[witness] for path in folder.glob(pattern)]
+
+
+def _halve(paths: Iterable[Path]) -> None:
+    for path in paths:
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def pointless(name: str, scenario: Scenario, arms: Collection[str]) -> str:
+    """Why this would spoil nothing in a run of these arms; "" where it does."""
+    chosen = [arm for arm in scenario.arms if arm.name in arms]
+    if name.startswith("fixes-") and not any(arm.is_fix for arm in chosen):
+        return "it has no fix"
+    if name == "close-later" and not (scenario.ends is Ends.IDLE and any(arm.aim in BY_TIME for arm in chosen)):
+        return "nothing aims by the time of an idle close"
+    return ""
+
+
+def hogs(name: str) -> int:
+    """How many processes compute for nothing beside the run."""
+    return os.cpu_count() or 1 if name == "cpu-hogged" else 0
 
 
 def throttle_s(name: str) -> float:
@@ -78,7 +129,7 @@ def forget_s(name: str, lane: LanePlan) -> float:
 
 def instead_of_proxy(name: str, lane: LanePlan) -> tuple[str, ...]:
     """The module and flags of what stands in for this lane's proxy; empty for the proxy itself."""
-    if name == "fixes-answer-themselves" and _is_fix(lane):
+    if name == "proxy-always-answers" or (name == "fixes-answer-themselves" and _is_fix(lane)):
         return ("upstreams.lab", "--listen", "127.0.0.1:0", "--keep-alive", "60s")
     return ()
 

@@ -16,10 +16,11 @@ import msgspec
 from lab.checkers import LaneFinding
 from lab.model import CLOSING, Aim, Verdict
 from lab.plan import LanePlan, Plan, by_time, lane_of
+from lab.punctuality import time_checks
 from lab.result import Check
 from lab.stats import differ_by_chance, percentile
 from lab.witness.evidence import Evidence
-from lab.witness.trials import Trial
+from lab.witness.trials import Trial, clocks
 
 MAX_DISPUTED = 0.001
 MIN_CROSSED = 0.95
@@ -38,7 +39,7 @@ def check_run(plan: Plan, evidence: Evidence, trials: Sequence[Trial], findings:
         return [_witnesses_whole(evidence)]
     checks: list[tuple[str, Callable[[], Check]]] = [
         ("witnesses whole", lambda: _witnesses_whole(evidence)),
-        ("witnesses agree", lambda: _witnesses_agree(trials)),
+        ("witnesses agree", lambda: _witnesses_agree(evidence, trials)),
         ("schedule kept", lambda: _schedule_kept(plan, evidence, trials)),
         ("generator not the limit", lambda: _generator_free(evidence)),
         ("wire", lambda: _wire_faithful(plan, evidence)),
@@ -47,6 +48,7 @@ def check_run(plan: Plan, evidence: Evidence, trials: Sequence[Trial], findings:
     ]
     if any(lane.acts for lane in plan.lanes):
         checks.append(("acts", lambda: _acts_done(plan, evidence)))
+    checks += time_checks(plan, evidence, findings)
     if pairs := _equal_lanes(findings):
         checks.append(("equal arms", lambda: _equal_arms_agree(pairs)))
     return [_safely(name, check) for name, check in checks]
@@ -76,13 +78,22 @@ def _witnesses_whole(evidence: Evidence) -> Check:
     return Check(name, Verdict.PASS, "No witness lost a line.")
 
 
-def _witnesses_agree(trials: Sequence[Trial]) -> Check:
+def _witnesses_agree(evidence: Evidence, trials: Sequence[Trial]) -> Check:
     name = "witnesses agree"
+    remedy = "Run again; if it stays, report it with the run folder."
     disputed = [t for t in trials if t.dispute]
     if len(disputed) > MAX_DISPUTED * len(trials):
         first = f"{disputed[0].req_id}: {disputed[0].dispute}"
         sentence = f"In {len(disputed)} of {len(trials)} trials the witnesses contradict each other ({first})."
-        return Check(name, Verdict.INCONCLUSIVE, sentence, "Run again; if it stays, report it with the run folder.")
+        return Check(name, Verdict.INCONCLUSIVE, sentence, remedy)
+    # Aimed requests may all be lost, and tell little of clocks; those around them were answered.
+    around = [line for kind in ("client.primed", "client.steady") for line in evidence.of(kind)]
+    wrong = [(line["req_id"], told) for line in around if (told := clocks(line, evidence))]
+    if len(wrong) > MAX_DISPUTED * len(around):
+        sentence = (
+            f"By {len(wrong)} of {len(around)} requests around the aimed ones a clock is wrong ({': '.join(wrong[0])})."
+        )
+        return Check(name, Verdict.INCONCLUSIVE, sentence, remedy)
     return Check(name, Verdict.PASS, f"Client, proxy, wire and upstream agree on {len(trials)} trials.")
 
 

@@ -6,8 +6,10 @@ import re
 from pathlib import Path
 
 import pytest
+from sabotage_table import NOTHING, read, render
+from spoilt_runs import SCENARIOS, spoilt_arms
 
-from lab.sabotage import SABOTAGES
+from lab.sabotage import SABOTAGES, allowed, pointless
 from proxy.config import change_by, keys
 from proxy.failure import Failure, status_of
 from proxy.observe.access_log import Line
@@ -97,6 +99,21 @@ def test_every_file_of_the_proxy_is_in_the_plan_of_the_house() -> None:
     plan = (ROOT / "docs" / "architecture.md").read_text()
     files = (path.name for path in (ROOT / "proxy").rglob("*.py") if path.name != "__init__.py")
     assert [name for name in files if not re.search(rf"`(\w+/)?{name}`", plan)] == []
+
+
+def test_the_table_of_sabotage_has_every_way_and_no_verdict_that_is_not_allowed() -> None:
+    """Its rows are made and compared by tests/race; a scenario that is newer than the table is in none."""
+    text = (ROOT / "docs" / "sabotage.md").read_text()
+    assert [line for line in render({}).splitlines() if line not in text] == []
+    cells = read(text.splitlines())
+    assert {name for name, _ in cells} <= set(SCENARIOS)
+    told = {at: text.partition(": ")[0] for at, text in cells.items() if text != NOTHING}
+    assert [at for at, verdict in told.items() if verdict not in allowed(at[1])] == []
+    assert [
+        (name, sabotage)
+        for (name, sabotage), text in cells.items()
+        if (text == NOTHING) != bool(pointless(sabotage, SCENARIOS[name], spoilt_arms(SCENARIOS[name])))
+    ] == []
 
 
 def test_every_sabotage_and_every_arm_is_documented() -> None:

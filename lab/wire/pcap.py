@@ -22,6 +22,7 @@ LIMIT_BYTES = 512 << 20
 # Packets are stamped when they enter or leave, and come here a little out of order. They wait in a window of this many.
 WINDOW = 512
 
+FILE_HEADER = struct.Struct("<IHHiIII")
 RECORD = struct.Struct("<IIII")
 IPV4 = struct.Struct("!BBHHHBBH4s4s")
 TCP = struct.Struct("!HHIIBBHHH")
@@ -37,7 +38,7 @@ class PcapFile:
         self._window: list[tuple[int, int, bytes]] = []
         self._wall_minus_mono = wall_minus_monotonic()
         self._file = open(path, "wb", buffering=1 << 16)  # noqa: SIM115 - closed by close()
-        self._file.write(struct.pack("<IHHiIII", NANOSECOND_MAGIC, 2, 4, 0, 0, 0xFFFF, link_type))
+        self._file.write(FILE_HEADER.pack(NANOSECOND_MAGIC, 2, 4, 0, 0, 0xFFFF, link_type))
 
     def __repr__(self) -> str:
         return f"<PcapFile {self._file.name}, {self.packets} packets, {self.dropped} dropped>"
@@ -65,6 +66,16 @@ class PcapFile:
         for t_ns, _, packet in ready:
             seconds, nanoseconds = divmod(t_ns + self._wall_minus_mono, 1_000_000_000)
             self._file.write(RECORD.pack(seconds, nanoseconds, len(packet), len(packet)) + packet)
+
+
+def packets_in(path: Path) -> tuple[int, bool]:
+    """How many packets one of these files holds, and whether it ends where a packet does."""
+    data = path.read_bytes()
+    packets, at = 0, FILE_HEADER.size
+    while at + RECORD.size <= len(data):
+        at += RECORD.size + RECORD.unpack_from(data, at)[2]
+        packets += at <= len(data)
+    return packets, at == len(data)
 
 
 class Endpoint:

@@ -8,9 +8,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from lab.plan import Plan
+from lab.wire.pcap import packets_in
 from lab.witness.flows import Flow, Segment, flows
 from lab.witness.logs import Line, Log, read, read_unnumbered
 
+CAPTURES = ("proxy-side.pcap", "upstream-side.pcap")
 Places = dict[str, list[tuple[Flow, Segment]]]
 
 
@@ -74,6 +76,7 @@ def load(folder: Path, plan: Plan) -> Evidence:
         if line["kind"] == "exchange.executed":
             executions[line["req_id"]].append(line["t"])
     seen = flows(_lines(wire))
+    of_wire = next((line for line in client.lines if line["kind"] == "client.wire"), None)
     return Evidence(
         client=client.lines,
         proxy=dict(by_request),
@@ -82,9 +85,23 @@ def load(folder: Path, plan: Plan) -> Evidence:
         upstream_closes={line["conn"]: line for line in _lines(upstreams) if line["kind"] == "upstream.closed"},
         flows=seen,
         places=_places(seen),
-        wire=next((line for line in client.lines if line["kind"] == "client.wire"), None),
-        damage=[log.damage for log in (client, *wire, *proxies.values(), *upstreams, *real) if log.damage],
+        wire=of_wire,
+        damage=[
+            *(log.damage for log in (client, *wire, *proxies.values(), *upstreams, *real) if log.damage),
+            *(_captures_lack(folder, of_wire["packets"]) if of_wire is not None else ()),
+        ],
     )
+
+
+def _captures_lack(folder: Path, packets: int) -> list[str]:
+    """What is wrong with the captures, of which the wire says that it wrote so many packets."""
+    paths = [folder / name for name in CAPTURES]
+    if gone := [path.name for path in paths if not path.exists()]:
+        return [f"{name} is missing" for name in gone]
+    held = {path.name: packets_in(path) for path in paths}
+    broken = [f"{name} breaks off after {n} packets" for name, (n, whole) in held.items() if not whole]
+    there = sum(n for n, _ in held.values())
+    return broken or ([f"the captures lack {packets - there} of {packets} packets"] if there != packets else [])
 
 
 def _places(seen: dict[str, list[Flow]]) -> Places:

@@ -125,7 +125,7 @@ def _trial(line: Line, evidence: Evidence, primed: bool) -> Trial:
         armed=line["armed"],
         conn=sent[0]["conn"] if sent else seen[0][0].conn if seen else "",
     )
-    dispute = _dispute(trial, events, evidence) or _misled(trial, evidence) or _clocks(line, sent, evidence)
+    dispute = _dispute(trial, events, evidence) or _misled(trial, evidence) or clocks(line, evidence)
     return msgspec.structs.replace(trial, dispute=dispute)
 
 
@@ -175,11 +175,24 @@ def _dispute(trial: Trial, events: list[Line], evidence: Evidence) -> str:
         return "the wire says that the request arrived after the close, the client was answered"
     if trial.exposure is Exposure.FORGOTTEN and trial.attempts == 1 and (trial.executions or not trial.lost):
         return "the wire says that it dropped the request, the upstream or the client that it was answered"
+    if hidden := _hidden_retry(trial, events, evidence):
+        return hidden
     finished = [e for e in events if e["kind"] == "exchange.finished"]
     if evidence.proxy and not finished:
         return "the proxy says nothing of this request"
     if finished and trial.outcome is Outcome.ANSWERED and finished[0]["status"] != trial.status:
         return f"the proxy says that it answered {finished[0]['status']}, the client got {trial.status}"
+    return ""
+
+
+def _hidden_retry(trial: Trial, events: list[Line], evidence: Evidence) -> str:
+    """Whether a request went or was executed more often than the proxy says that it sent it."""
+    sent = sum(e["kind"] == "exchange.sent" for e in events)
+    seen = len(evidence.places.get(trial.req_id, ()))
+    if sent and seen > sent:
+        return f"the proxy says that it sent it {sent} times, the wire saw it {seen} times"
+    if sent and trial.executions > sent:
+        return f"the proxy says that it sent it {sent} times, the upstream executed it {trial.executions} times"
     return ""
 
 
@@ -193,19 +206,27 @@ def _misled(trial: Trial, evidence: Evidence) -> str:
     return f"the client says that it belongs to {own}, the wire saw it on the link of {links.pop()}" if links else ""
 
 
-def _clocks(line: Line, sent: list[Line], evidence: Evidence) -> str:
-    """Whether a later witness stamped an earlier moment: then its clock, or an earlier one's, is wrong."""
+def clocks(line: Line, evidence: Evidence) -> str:
+    """Whether a later witness stamped an earlier moment of this request of the client's: then a clock is wrong, or "".
+
+    Each stamp here is made before the moment can show at the next witness: the proxy's before it writes, the upstream's
+    before it answers.
+    """
+    sent = [e for e in evidence.proxy.get(line["req_id"], ()) if e["kind"] == "exchange.sent"]
     moments = [("client", line["sent_ns"])]
     if sent:
         moments.append(("proxy", sent[0]["t"]))
     seen = evidence.places.get(line["req_id"], ())
-    on_wire = seen[0][1] if seen and sent and seen[0][0].conn == sent[0]["conn"] else None
+    flow, on_wire = seen[0] if seen and sent and seen[0][0].conn == sent[0]["conn"] else (None, None)
     if on_wire is not None:
         moments.append(("wire", on_wire.t_in))
     if executed := evidence.executions.get(line["req_id"]):
         # Only then is it certain that the client's outcome is later than the arrival.
         moments += [("wire", on_wire.t_out)] if on_wire is not None and on_wire.t_out is not None else []
         moments.append(("upstream", executed[0]))
+        answer = flow.answer_to(on_wire) if flow is not None and on_wire is not None and len(seen) == 1 else None
+        if answer is not None and answer.t_out is not None and line["outcome"] == Outcome.ANSWERED:
+            moments += [("wire", answer.t_in), ("wire", answer.t_out)]
     if line["outcome"] == Outcome.ANSWERED:
         moments.append(("client", line["done_ns"]))
     for (before, early), (after, late) in pairwise(moments):

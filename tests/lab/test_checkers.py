@@ -47,6 +47,8 @@ BEFORE_SILENCE = [answered(i, gap_ms=1400.0, idle_ms=None) for i in range(40)]
 
 SILENT = lane(aim=Aim.FORGOTTEN, forget_ms=1500.0, waits_ms=(1000.0, 1400.0))
 SILENT_PREVENTION = lane(aim=Aim.FORGOTTEN, forget_ms=1500.0, expect=Expect.MENDED, prevents=True)
+FROZEN = lane(aim=Aim.FROZEN_UPSTREAM, expect=Expect.MENDED, prevents=True)
+PROVEN = lane(expect=Expect.MENDED, proxy={"retry.policy": "when_proven"})
 BEFORE = lane(aim=Aim.ELSEWHERE, expect=Expect.MENDED, at=0.5)
 AFTER = lane(aim=Aim.ELSEWHERE, expect=Expect.MENDED, at=1.5)
 
@@ -177,6 +179,7 @@ STEADY: list[dict[str, Any]] = [
         "arm": "control",
         "method": "POST",
         "status": 200,
+        "outcome": "answered",
         "sent_ns": 0,
         "done_ns": 41_000_000,
     }
@@ -187,7 +190,7 @@ STEADY: list[dict[str, Any]] = [
 def sent(*reused: bool) -> dict[str, Any]:
     """What the proxy says of the steady requests: whether each was sent on a used connection."""
     kind = "exchange.sent"
-    return {f"steady.{i}": [{"kind": kind, "conn": "a>b", "reused": again}] for i, again in enumerate(reused)}
+    return {f"steady.{i}": [{"kind": kind, "t": 1, "conn": "a>b", "reused": again}] for i, again in enumerate(reused)}
 
 
 def evidence(**changes: Any) -> Evidence:
@@ -226,6 +229,7 @@ TOLD_OF_TWO = {"steady.0": [1], "steady.2": [1]}
     [
         ("witnesses whole", LOST, {"damage": ["wire.jsonl lacks 3 of 90 lines"]}),
         ("witnesses agree", [*LOST[:-1], trial(39, dispute="they differ")], {}),
+        ("witnesses agree", LOST, {"executions": {line["req_id"]: [99_000_000] for line in STEADY}}),
         ("schedule kept", LOST[:-1], {}),
         ("schedule kept", [trial(i, late_ms=300.0) for i in range(40)], {}),
         ("schedule kept", LOST, {"client": [GENERATOR_BUSY[1]]}),
@@ -306,6 +310,37 @@ def test_verdicts_compose_by_the_worst(verdicts: list[Verdict], worst: Verdict) 
 
 def test_exit_codes() -> None:
     assert [v.exit_code for v in (Verdict.PASS, Verdict.FAIL, Verdict.INCONCLUSIVE)] == [0, 1, 2]
+
+
+@pytest.mark.parametrize(("apart_ms", "expected"), [(10.0, Verdict.PASS), (150.0, Verdict.INCONCLUSIVE)])
+def test_an_upstream_that_is_stopped_must_be_so_for_all_alike(apart_ms: float, expected: Verdict) -> None:
+    """Found on a busy machine: who was primed 150 ms after the first saw a longer stop than was declared."""
+    primed = {"kind": "client.primed", "arm": "control", "method": "POST", "block": 0, "status": 200}
+    at = [
+        {**primed, "req_id": f"{i}.prime", "sent_ns": 0, "done_ns": ns, "outcome": "x"}
+        for i, ns in enumerate((0, apart_ms * 1e6))
+    ]
+    checks = check_run(plan(FROZEN), evidence(client=at), LOST, [])
+    assert {check.name: check.verdict for check in checks}["primed together"] is expected
+
+
+@pytest.mark.parametrize(
+    ("noticed_ms", "expected"),
+    [
+        pytest.param(22.0, Verdict.PASS, id="when the FIN had come"),
+        pytest.param(45.0, Verdict.INCONCLUSIVE, id="when the ACK had come too"),
+    ],
+)
+def test_a_proxy_that_was_too_late_for_its_proof_is_not_blamed(noticed_ms: float, expected: Verdict) -> None:
+    """Found on a busy machine: behind the FIN of a staged close comes an ACK of the request."""
+    request = Segment(True, "D", 9, 0, 20_000_000, LOST[0].req_id)
+    flow = Flow(LOST[0].conn, PROVEN.name, [request])
+    failed = {"kind": "exchange.attempt_failed", "t": int(noticed_ms * 1e6)}
+    made = evidence(places={LOST[0].req_id: [(flow, request)]}, proxy={LOST[0].req_id: [failed]})
+    found = judge_lane(plan(PROVEN), PROVEN, LOST)
+    assert found.verdict is Verdict.FAIL
+    checks = check_run(plan(PROVEN), made, LOST, [found])
+    assert {check.name: check.verdict for check in checks}["proof in time"] is expected
 
 
 def late_wire(late_ms: float) -> Evidence:

@@ -8,8 +8,10 @@ from evidence import lane, plan
 
 from lab.lane import PRIMED, ROUND, TRIAL
 from lab.model import Exposure, Outcome
+from lab.runner import WIRE
 from lab.wire.flowlog import FORGOTTEN
-from lab.witness.evidence import Evidence, load
+from lab.wire.pcap import RAW_IP, PcapFile
+from lab.witness.evidence import CAPTURES, Evidence, load
 from lab.witness.trials import Trial, join
 from proxy.events import EXCHANGE_ATTEMPT_FAILED, EXCHANGE_FINISHED, EXCHANGE_SENT, EventLog, Kind
 
@@ -294,26 +296,46 @@ def test_the_link_of_another_arm_is_noticed(folder: Folder) -> None:
 
 
 @pytest.mark.parametrize(
-    ("sent_ms", "executed_ms", "dispute"),
+    ("sent_ms", "executed_ms", "wire_ms", "dispute"),
     [
-        pytest.param(2010, 2031, "", id="in order"),
-        pytest.param(2012, 2028, "", id="a little out of order, as by a process put aside"),
-        pytest.param(2060, 2031, "the wire had it 50 ms before the proxy", id="proxy ahead"),
-        pytest.param(1950, 2031, "the proxy had it 60 ms before the client", id="proxy behind"),
-        pytest.param(2010, 1980, "the upstream had it 50 ms before the wire", id="upstream behind"),
-        pytest.param(2010, 2080, "the client had it 29 ms before the upstream", id="upstream ahead"),
+        pytest.param(2010, 2031, 0, "", id="in order"),
+        pytest.param(2012, 2028, 0, "", id="a little out of order, as by a process put aside"),
+        pytest.param(2060, 2031, 0, "the wire had it 50 ms before the proxy", id="proxy ahead"),
+        pytest.param(1950, 2031, 0, "the proxy had it 60 ms before the client", id="proxy behind"),
+        pytest.param(2010, 1980, 0, "the upstream had it 50 ms before the wire", id="upstream behind"),
+        pytest.param(2010, 2080, 0, "the wire had it 49 ms before the upstream", id="upstream ahead"),
+        pytest.param(2010, 2031, 50, "the upstream had it 49 ms before the wire", id="wire ahead"),
+        pytest.param(2010, 2031, -50, "the wire had it 50 ms before the proxy", id="wire behind"),
+        pytest.param(1950, 1971, -60, "the proxy had it 60 ms before the client", id="client ahead"),
+        pytest.param(2060, 2081, 50, "the client had it 50 ms before the wire", id="client behind"),
     ],
 )
-def test_a_clock_that_is_wrong_is_noticed(folder: Folder, sent_ms: float, executed_ms: float, dispute: str) -> None:
+def test_a_clock_that_is_wrong_is_noticed(
+    folder: Folder, sent_ms: float, executed_ms: float, wire_ms: float, dispute: str
+) -> None:
+    folder.client(200)
+    folder.segment("up", "D", 0, 20, "old")
+    folder.segment("down", "D", 0.5, 20.5)
+    folder.segment("up", "D", 2010 + wire_ms, 2030 + wire_ms, ID)
+    folder.segment("down", "D", 2031 + wire_ms, 2051 + wire_ms)
+    folder.sent(sent_ms)
+    folder.executed(executed_ms)
+    folder.finished(200)
+    assert folder.trial().dispute == (f"{dispute} let it go, by their clocks" if dispute else "")
+
+
+def test_what_went_out_more_often_than_the_proxy_says_is_noticed(folder: Folder) -> None:
+    """No witness may repeat a request behind the others' backs."""
     folder.client(200)
     folder.segment("up", "D", 0, 20, "old")
     folder.segment("down", "D", 0.5, 20.5)
     folder.segment("up", "D", 2010, 2030, ID)
     folder.segment("down", "D", 2031, 2051)
-    folder.sent(sent_ms)
-    folder.executed(executed_ms)
+    folder.sent(2010)
+    folder.executed(2031)
+    folder.executed(2032)
     folder.finished(200)
-    assert folder.trial().dispute == (f"{dispute} let it go, by their clocks" if dispute else "")
+    assert folder.trial().dispute == "the proxy says that it sent it 1 times, the upstream executed it 2 times"
 
 
 @pytest.mark.parametrize("name", ["client.jsonl", "wire.jsonl", "proxy-control.POST.jsonl"])
@@ -322,6 +344,28 @@ def test_a_witness_that_left_no_log_is_missed(folder: Folder, name: str) -> None
     folder.evidence()
     (folder.path / name).unlink()
     assert load(folder.path, plan(ARM)).damage == [f"{name} is missing"]
+
+
+@pytest.mark.parametrize(
+    ("there", "damage"),
+    [
+        ((2, 1), ""),
+        ((2, 0), "the captures lack 1 of 3 packets"),
+        ((2, None), "upstream-side.pcap is missing"),
+    ],
+)
+def test_a_capture_that_is_not_whole_is_missed(
+    folder: Folder, there: tuple[int | None, int | None], damage: str
+) -> None:
+    folder.client()
+    folder.logs["client"].emit(WIRE, "", 0, "relay", 3, 0, 0.1, 0.1, 0.1, 0, 3)
+    for name, packets in zip(CAPTURES, there, strict=True):
+        if packets is not None:
+            pcap = PcapFile(folder.path / name, RAW_IP)
+            for _ in range(packets):
+                pcap.add(1, b"x")
+            pcap.close()
+    assert folder.evidence().damage == ([damage] if damage else [])
 
 
 def test_a_torn_line_of_a_real_server_is_damage(folder: Folder) -> None:

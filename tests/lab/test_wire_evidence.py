@@ -10,7 +10,7 @@ import pytest
 from wire_peers import packets
 
 from lab.wire.lateness import Lateness
-from lab.wire.pcap import ETHERNET, RAW_IP, TCP_ACK, TCP_PSH, WINDOW, Endpoint, PcapFile, tcp_packet
+from lab.wire.pcap import ETHERNET, RAW_IP, TCP_ACK, TCP_PSH, WINDOW, Endpoint, PcapFile, packets_in, tcp_packet
 
 HERE, THERE = Endpoint(("127.0.0.1", 40000)), Endpoint(("127.0.0.1", 80))
 
@@ -33,6 +33,20 @@ def test_what_does_not_fit_is_counted(tmp_path: Path) -> None:
     pcap.close()
     assert (pcap.packets, pcap.dropped) == (2, 1)
     assert (tmp_path / "a.pcap").stat().st_size == 24 + 2 * 116
+
+
+@pytest.mark.parametrize(
+    ("size", "holds"), [(0, (0, False)), (24, (0, True)), (24 + 116, (1, True)), (24 + 2 * 116 - 1, (1, False))]
+)
+def test_a_capture_that_breaks_off_is_seen(tmp_path: Path, size: int, holds: tuple[int, bool]) -> None:
+    path = tmp_path / "a.pcap"
+    pcap = PcapFile(path, ETHERNET)
+    for _ in range(3):
+        pcap.add(1, b"x" * 100)
+    pcap.close()
+    assert packets_in(path) == (3, True)
+    path.write_bytes(path.read_bytes()[:size])
+    assert packets_in(path) == holds
 
 
 @pytest.mark.parametrize("data", [b"", b"a", b"ab", bytes(range(256)) * 100])

@@ -1,0 +1,72 @@
+"""Whether everybody was on time where an expectation rests on it. On a busy machine a peer that is late loses requests
+that its configuration would have saved, and nobody may be accused of that.
+
+Pure: evidence in, checks out.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+
+from lab.checkers import LaneFinding
+from lab.model import Aim, Expect, Verdict
+from lab.plan import LanePlan, Plan
+from lab.result import Check
+from lab.witness.evidence import Evidence
+from lab.witness.trials import Trial
+
+# An upstream that is stopped is blind from before the first of a round's idle timeouts until after the last. The later
+# a connection was primed than the first, the longer it is blind for that one, and that counts as margin in these arms.
+MAX_PRIMED_APART_MS = 60.0
+
+REMEDY = "Close other programs, or run fewer trials at once (--trials)."
+
+
+def time_checks(
+    plan: Plan, evidence: Evidence, findings: Sequence[LaneFinding]
+) -> list[tuple[str, Callable[[], Check]]]:
+    """Those that this run needs, by name."""
+    checks: list[tuple[str, Callable[[], Check]]] = []
+    if stopping := [lane for lane in plan.lanes if lane.aim is Aim.FROZEN_UPSTREAM and lane.prevents]:
+        checks.append(("primed together", lambda: _primed_together(stopping, evidence)))
+    if proving := [f for f in findings if _needs_proof(f.lane)]:
+        checks.append(("proof in time", lambda: _proof_in_time(proving, evidence)))
+    return checks
+
+
+def _primed_together(lanes: Sequence[LanePlan], evidence: Evidence) -> Check:
+    """Where the upstream is stopped, a margin is judged: all connections of a round must be as old as each other."""
+    name = "primed together"
+    rounds: dict[tuple[str, str, int], list[int]] = defaultdict(list)
+    for line in evidence.of("client.primed"):
+        if line["status"] == 200 and line["req_id"].endswith(".prime"):
+            rounds[line["arm"], line["method"], line["block"]].append(line["done_ns"])
+    stopping = {(lane.arm, lane.method) for lane in lanes}
+    apart_ms = max((max(done) - min(done)) / 1e6 for key, done in rounds.items() if key[:2] in stopping)
+    sentence = f"The connections of a round were primed within {apart_ms:.0f} ms."
+    if apart_ms > MAX_PRIMED_APART_MS:
+        sentence += " For the last of them the upstream stood still for longer than planned."
+        return Check(name, Verdict.INCONCLUSIVE, sentence, REMEDY)
+    return Check(name, Verdict.PASS, sentence)
+
+
+def _needs_proof(lane: LanePlan) -> bool:
+    return lane.expect is Expect.MENDED and lane.proxy.get("retry.policy") == "when_proven"
+
+
+def _proof_in_time(findings: Sequence[LaneFinding], evidence: Evidence) -> Check:
+    """Un-ACKed bytes prove something until a word of the request's arrival is back, one round trip after it left."""
+    name = "proof in time"
+    lost = [(f.lane, trial) for f in findings for trial in f.exposed if trial.lost]
+    late = [trial for lane, trial in lost if _noticed_late(lane, trial, evidence)]
+    if late:
+        sentence = f"In {len(late)} of {len(lost)} losses the proxy noticed the close only when its proof was gone."
+        return Check(name, Verdict.INCONCLUSIVE, sentence, REMEDY)
+    return Check(name, Verdict.PASS, "Wherever a repeat needs a proof, the proxy looked before it was gone.")
+
+
+def _noticed_late(lane: LanePlan, trial: Trial, evidence: Evidence) -> bool:
+    seen = evidence.places.get(trial.req_id)
+    failed = [e["t"] for e in evidence.proxy.get(trial.req_id, ()) if e["kind"] == "exchange.attempt_failed"]
+    return bool(seen and failed and failed[0] >= seen[0][1].t_in + lane.rtt_ms * 1e6)

@@ -17,17 +17,12 @@ from rich.console import Console
 from typer._click.exceptions import ClickException  # typer shows no public name for it
 
 from lab import doctor as doctor_room
-from lab import interrupts, list_command, predict_command, run_command
-from lab.catalogue import catalogue
+from lab import interrupts, list_command, predict_command, report_command, run_command
 from lab.errors import CannotRunError, UsageError
 from lab.options import JsonOption
-from lab.store import read_result
-from lab.story import tell
-from lab.verify import verify as verify_run
 from proxy.config import ConfigError
 
 INTERRUPTED = 130
-LATEST = Path("runs/idle-close/latest")
 
 app = typer.Typer(
     name="kalab",
@@ -35,8 +30,6 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-
-RunArgument = Annotated[Path, typer.Argument(help="A run folder.")]
 
 
 def _show_version(wanted: bool) -> None:
@@ -58,23 +51,6 @@ def kalab(
 
 
 @app.command()
-def verify(run: RunArgument = LATEST, as_json: JsonOption = False) -> None:
-    """Recomputes a run's verdict from its stored evidence alone, and notices what was changed since."""
-    verdict, lines = verify_run(run, catalogue())
-    if as_json:
-        print(msgspec.json.encode({"verdict": verdict, "findings": lines}).decode())
-    else:
-        print("\n".join([*lines, f"verdict: {verdict}"]))
-    raise typer.Exit(verdict.exit_code)
-
-
-@app.command()
-def report(run: RunArgument = LATEST) -> None:
-    """Tells a stored run again."""
-    tell(read_result(run), Console(), report=str(run / "report.html"))
-
-
-@app.command()
 def doctor(
     config: Annotated[Path | None, typer.Option(help="A proxy.toml, to see what its proxy would get here.")] = None,
     as_json: JsonOption = False,
@@ -90,6 +66,8 @@ def doctor(
 app.command("list", help=list_command.HELP)(list_command.command)
 app.command("run", help=run_command.HELP)(run_command.command)
 app.command()(run_command.demo)
+app.command()(report_command.verify)
+app.command()(report_command.report)
 app.command("predict", help=predict_command.HELP)(predict_command.command)
 
 

@@ -34,6 +34,8 @@ T = TypeVar("T")
 FORMAT = 1
 LITTLE_SPACE = 65_536
 MANIFEST = "manifest.json"
+PLAN = "plan.json"
+RESULT = "verdict.json"
 
 
 class Manifest(msgspec.Struct, frozen=True):
@@ -72,11 +74,11 @@ def is_full(folder: Path) -> bool:
 
 
 def write_plan(folder: Path, plan: Plan) -> None:
-    (folder / "plan.json").write_bytes(_pretty(plan))
+    (folder / PLAN).write_bytes(_pretty(plan))
 
 
 def read_plan(folder: Path) -> Plan:
-    return _read(folder / "plan.json", Plan)
+    return _read(folder / PLAN, Plan)
 
 
 def write_trials(folder: Path, trials: Sequence[Trial]) -> None:
@@ -92,11 +94,11 @@ def read_trials(folder: Path) -> list[Trial]:
 
 
 def write_result(folder: Path, result: RunResult) -> None:
-    (folder / "verdict.json").write_bytes(_pretty(result))
+    (folder / RESULT).write_bytes(_pretty(result))
 
 
 def read_result(folder: Path) -> RunResult:
-    return _read(folder / "verdict.json", RunResult)
+    return _read(folder / RESULT, RunResult)
 
 
 def listing(folder: Path) -> list[str]:
@@ -134,7 +136,7 @@ def _hashes(folder: Path) -> dict[str, str]:
 def _read(path: Path, type_: type[T]) -> T:
     try:
         return msgspec.json.decode(path.read_bytes(), type=type_)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         stopped = (path.parent / "logs").is_dir()
         what = "was stopped before its verdict" if stopped else "is not a run folder"
         raise UsageError(f"{path.parent} {what}: it has no {path.name}") from None

@@ -62,6 +62,7 @@ FIRST_ARM = {"no-race": "half", "a-a": "one", "discovery": "stale", "poisson": "
 RUN_HERE = [command for command in commands() if command not in RUN_ELSEWHERE]
 SCENARIO_RUNS = [command for command in RUN_HERE if command.startswith("kalab run ")]
 OTHERS = [command for command in RUN_HERE if command not in SCENARIO_RUNS]
+ON_RUNS = [command for command in OTHERS if command.startswith(("kalab verify", "kalab report"))]
 
 
 def test_there_are_commands_to_test() -> None:
@@ -96,18 +97,27 @@ def test_scenario_commands_run(command: str, tmp_path: Path) -> None:
     assert "verdict:" in done.stdout or command.endswith("--json")
 
 
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a small run of each scenario whose stored runs the docs name."""
+    folder = tmp_path_factory.mktemp("runs")
+    small = ["--blocks", "1", "--trials", "8", "--keep-alive", "1s", "--arm", "control", "--runs", str(folder)]
+    assert ended([sys.executable, "-m", "lab", "run", "idle-close", *small]).returncode in (0, 2)
+    return folder
+
+
 @pytest.mark.race
 @pytest.mark.timeout(120)
-@pytest.mark.parametrize("command", [c for c in OTHERS if "latest" in c])
-def test_commands_on_the_latest_run(command: str, tmp_path: Path) -> None:
-    small = ["--blocks", "1", "--trials", "8", "--keep-alive", "1s", "--arm", "control", "--runs", str(tmp_path)]
-    assert ended([sys.executable, "-m", "lab", "run", "idle-close", *small]).returncode in (0, 2)
-    words = [word.replace("runs/", f"{tmp_path}/", 1) for word in python_words(command)]
-    done = ended(words)
+@pytest.mark.parametrize("command", ON_RUNS)
+def test_commands_on_stored_runs(command: str, runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KALAB_RUNS", str(runs))
+    for screen in ("DISPLAY", "WAYLAND_DISPLAY", "BROWSER"):  # no window is to open
+        monkeypatch.delenv(screen, raising=False)
+    done = ended([word.replace("runs/", f"{runs}/", 1) for word in python_words(command)])
     assert done.returncode in (0, 2), done.stderr
 
 
-@pytest.mark.parametrize("command", [c for c in OTHERS if "latest" not in c])
+@pytest.mark.parametrize("command", [c for c in OTHERS if c not in ON_RUNS])
 def test_other_commands_run(command: str) -> None:
     done = ended(python_words(command))
     assert done.returncode == 0, done.stderr

@@ -36,8 +36,11 @@ pytestmark = pytest.mark.timeout(120)
         ("run idle-close --sabotage nonsense", USAGE, "unknown sabotage 'nonsense'"),
         ("run idle-close --upstream uvicorn --keep-alive 2500ms", USAGE, "whole seconds"),
         ("run idle-close --runs /proc/nowhere", USAGE, "cannot write to /proc/nowhere"),
-        ("verify /nowhere", USAGE, "there is no run folder /nowhere"),
-        ("report /nowhere", USAGE, "is not a run folder"),
+        ("verify /nowhere", USAGE, "there is no run /nowhere"),
+        ("report /nowhere", USAGE, "there is no run /nowhere"),
+        ("report README.md", USAGE, "README.md is a file, not a run folder"),
+        ("report docs --open", USAGE, "docs is not a run folder: it has no verdict.json"),
+        ("report --runs docs", USAGE, "there is no finished run in docs; make one: kalab run idle-close --short"),
     ],
 )
 def test_one_clear_line(tmp_path: Path, words: str, code: int, says: str) -> None:

@@ -32,7 +32,7 @@ EXPOSED_BY = {
     Aim.STALLED_PROXY: (Exposure.FIN_DELIVERED,),
     Aim.CRASH: (Exposure.CLOSED_AFTER_ARRIVAL,),
     Aim.FROZEN_UPSTREAM: (Exposure.UNREAD,),
-    Aim.TRAFFIC: (Exposure.CROSSED, Exposure.UNREAD, Exposure.FIN_DELIVERED),
+    Aim.TRAFFIC: (Exposure.CROSSED, Exposure.UNREAD, Exposure.FIN_DELIVERED, Exposure.NEVER_ACCEPTED),
     Aim.FORGOTTEN: (Exposure.FORGOTTEN,),
 }
 # A fix that prevents, in traffic, must lose less than its control by more than chance would make of equals: in fewer

@@ -25,6 +25,9 @@ def check_ends(
     scenario: Scenario, plan: Plan, evidence: Evidence, closes: Sequence[float], seen: Sequence[float]
 ) -> Check:
     """Whether what should end connections did so, and when. `closes` and `seen` are idle ages, ms."""
+    if plan.not_judged and not plan.lanes:
+        sentence = "None of the arms can be judged here, so nothing was run."
+        return Check(NAME, Verdict.INCONCLUSIVE, sentence, "See below what each of them needs.")
     if scenario.ends is Ends.COUNT:
         return _closes_by_count(int(scenario.upstream[MAX_REQUESTS]), evidence)
     if scenario.ends is Ends.LEAVES:

@@ -65,6 +65,8 @@ class Exposure(StrEnum):
     """Sent on a reused connection that the upstream did not close meanwhile."""
     NEW_CONNECTION = "new_connection"
     """Sent on a connection that had carried nothing before: there was no race to lose."""
+    NEVER_ACCEPTED = "never_accepted"
+    """Sent on a new connection that only the upstream's kernel had taken: its listener was closed before accept()."""
     NOT_SENT = "not_sent"
     """No witness saw the request go upstream."""
 
@@ -105,12 +107,17 @@ class Act(StrEnum):
 
     SUCCEED = "succeed"
     """Before the traffic: a successor listens on the same socket, which both have inherited."""
+    SHARE = "share"
+    """Before the traffic: another one listens on the same port with a socket of its own (SO_REUSEPORT)."""
     JOIN = "join"
     """Before the traffic: another one listens on a port of its own, and the file of endpoints lists it."""
     WITHDRAW = "withdraw"
     """The file of endpoints says that it is going: it is to get nothing more."""
     QUIET = "quiet"
     """Wait until the proxies have closed every connection to it."""
+    MIGRATE = "migrate"
+    """The upstream's kernel is told to hand over connections that a listener leaves behind (net.ipv4.tcp_migrate_req).
+    That is for all its sockets, so what follows comes late in the traffic, when the other stages have had theirs."""
     TERMINATE = "terminate"
     """SIGTERM. What becomes of its connections, its `drain` says."""
     KILL = "kill"

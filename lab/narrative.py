@@ -23,6 +23,10 @@ STEADY_MS = 10.0
 
 NOTHING = "No request was lost to the race, so this run shows nothing about it."
 NONE_TO_LOSE = "No request was lost, and none was to be: all were sent far from the close."
+NEVER_ACCEPTED = (
+    "The upstream's kernel had taken it at its SYN, for a listener that was closed before it accepted it, "
+    "and answered the request with a reset."
+)
 RELAY_PROVES_NOTHING = (
     "On the relay wire nothing can be proven unprocessed, for the relay acknowledges for the upstream ({}); "
     "--wire netns can prove it, if the close is no reset."
@@ -44,18 +48,28 @@ def narrate(
         far = all(f.lane.aim is Aim.ELSEWHERE and not any(t.lost for t in f.trials) for f in findings)
         return (NONE_TO_LOSE if findings and far else NOTHING,)
     lane, example = found[0].lane, found[1]
-    idle_s = example.age_ms / 1000
     got = f"{example.label}{_when(example)}"
     return (
-        f"The proxy sent a {example.method} on a connection that had been used before, then idle for {idle_s:.3f} s.",
-        _what_met(scenario, plan, example.exposure, closes)
-        if scenario.ends is not Ends.LEAVES
-        else _who_left(plan, lane, example),
+        *_how_it_met(scenario, plan, lane, example, closes),
         f"The upstream never executed it. The client got {got}; the upstream has nothing to log.",
         *_how_many(findings, example.method),
         *_how_well_predicted(plan, findings),
         *(_what_helped(findings, controls) if sound else ()),
         *_what_the_wire_hides(plan),
+    )
+
+
+def _how_it_met(
+    scenario: Scenario, plan: Plan, lane: LanePlan, example: Trial, closes: Sequence[float]
+) -> tuple[str, str]:
+    """On what connection it was sent, and what that met."""
+    if example.exposure is Exposure.NEVER_ACCEPTED:
+        return f"The proxy sent a {example.method} on a new connection.", NEVER_ACCEPTED
+    idle_s = example.age_ms / 1000
+    leaves = scenario.ends is Ends.LEAVES
+    return (
+        f"The proxy sent a {example.method} on a connection that had been used before, then idle for {idle_s:.3f} s.",
+        _who_left(plan, lane, example) if leaves else _what_met(scenario, plan, example.exposure, closes),
     )
 
 
@@ -70,7 +84,7 @@ def _example(findings: Sequence[LaneFinding]) -> tuple[LaneFinding, Trial] | Non
 
 def _raced(finding: LaneFinding) -> list[Trial]:
     """What was lost to the upstream's close and to nothing else."""
-    raced = (Exposure.CROSSED, Exposure.UNREAD, Exposure.FORGOTTEN)
+    raced = (Exposure.CROSSED, Exposure.UNREAD, Exposure.FORGOTTEN, Exposure.NEVER_ACCEPTED)
     return [t for t in finding.exposed if t.lost and not t.executions and t.exposure in raced]
 
 

@@ -21,6 +21,7 @@ MAX_REQUESTS = "max-requests"
 IDLE_KEY = "timeouts.upstream_idle"
 
 RELAY_ANSWERS = "the relay's kernel acknowledges and answers probes itself, whatever becomes of the way behind it"
+RELAY_ACCEPTS = "the relay makes the upstream's connections itself, and for it that takes no time"
 
 BY_TIME = (Aim.GAPS, Aim.FROZEN_UPSTREAM, Aim.ELSEWHERE)
 """Aims that need to know beforehand when the upstream closes, and to be on time."""
@@ -167,6 +168,7 @@ def abilities(setup: Setup, calibration: Calibration) -> dict[str, str]:
         "delay": no_wire,
         "forget": no_wire,
         "packets": "" if setup.wire == "netns" else no_wire or RELAY_ANSWERS,
+        "handshake": "" if setup.wire == "netns" else no_wire or RELAY_ACCEPTS,
         "hint": _no_hint(setup),
         "script": ""
         if setup.upstream == "lab"

@@ -34,12 +34,13 @@ from proxy.events import EventLog, Kind
 ACT = Kind("client.act", ("stage", "block", "act", "began_ns", "ended_ns", "done"))
 
 # When the first act begins, and when the upstream closes at the earliest, in the length of the traffic.
-BEGIN_AT, CLOSE_AT = 0.25, 0.5
+BEGIN_AT, CLOSE_AT, MIGRATE_AT = 0.25, 0.5, 0.75
 LATER_S = 0.5
 QUIET_WITHIN_S = 5.0
 ENDS_WITHIN_S = 15.0
 AHEAD_NS = 50_000_000
-BEFOREHAND = (Act.SUCCEED, Act.JOIN)
+BEFOREHAND = (Act.SUCCEED, Act.SHARE, Act.JOIN)
+MIGRATE = "net.ipv4.tcp_migrate_req"
 
 
 @dataclass
@@ -47,8 +48,10 @@ class Member:
     """One upstream address, and the process that answers there."""
 
     number: int
-    listener: socket.socket | None
+    port: int
     child: Child
+    listener: socket.socket | None = None
+    """The socket that it has inherited, and a successor will; None where it has one of its own."""
     withdrawn: bool = False
     gone: bool = False
 
@@ -77,7 +80,6 @@ class Stage:
         self._members: list[Member] = []
         self._dials: dict[tuple[str, int], Address] = {}
         self._started = 0
-        self._port = 0
         self._listeners: list[socket.socket] = []
         self._meeting = asyncio.Barrier(len(lanes))
 
@@ -123,6 +125,8 @@ class Stage:
             await acting
         chief = await self._meeting.wait() == 0
         if chief:
+            if Act.MIGRATE in self._acts:
+                self._wire.tell_kernel(MIGRATE, "0")
             await self._clear()
             await self._fill()
         await self._meeting.wait()
@@ -139,6 +143,8 @@ class Stage:
         for act in self._acts:
             if act in BEFOREHAND:
                 continue
+            if act is Act.MIGRATE:
+                await until(self.start_ns + int(MIGRATE_AT * length_ns))
             if act in CLOSING:
                 await until(self.start_ns + int(CLOSE_AT * length_ns))
             await self._do(act, block)
@@ -152,6 +158,14 @@ class Stage:
 
     async def _succeed(self, leaver: Member) -> bool:
         self._members.insert(1, await self._start(leaver.number, leaver.listener))
+        return True
+
+    async def _share(self, leaver: Member) -> bool:
+        self._members.insert(1, await self._start(leaver.number, None, leaver.port))
+        return True
+
+    async def _migrate(self, _: Member) -> bool:
+        self._wire.tell_kernel(MIGRATE, "1")
         return True
 
     async def _join(self, _: Member) -> bool:
@@ -199,29 +213,28 @@ class Stage:
 
     async def _add(self) -> None:
         number = self._started
-        listener = None if self._traffic.apart else self._listen()
-        member = await self._start(number, listener)
-        port = self._port if listener is None else listener.getsockname()[1]
+        member = await self._start(number, self._listen())
         for lane in self._lanes:
             link = link_of(lane.name, number)
-            dial = await self._wire.link(link, port, delay_s=lane.rtt_ms / 2000, gate=False)
+            dial = await self._wire.link(link, member.port, delay_s=lane.rtt_ms / 2000, gate=False)
             self._dials[lane.name, number] = dial
         self._members.append(member)
 
-    def _listen(self) -> socket.socket:
-        listener = self._wire.listen()
-        self._listeners.append(listener)
-        return listener
+    def _listen(self) -> socket.socket | None:
+        if self._traffic.apart or Act.SHARE in self._acts:
+            return None
+        self._listeners.append(self._wire.listen())
+        return self._listeners[-1]
 
-    async def _start(self, number: int, listener: socket.socket | None) -> Member:
-        name = f"{self.name}-{self._started}"
+    async def _start(self, number: int, listener: socket.socket | None, port: int = 0) -> Member:
+        name, lane = f"{self.name}-{self._started}", self._lanes[0].name
         self._started += 1
-        if listener is None:
-            self._port, child = await self._upstreams.serving(self._lanes[0].name, self._told)
-        else:
-            killed = Act.KILL in self._acts
-            child = await self._upstreams.member(name, self._lanes[0].name, self._told, listener, killed=killed)
-        return Member(number, listener, child)
+        if self._traffic.apart:
+            return Member(number, *await self._upstreams.serving(lane, self._told))
+        killed = Act.KILL in self._acts
+        on = port if listener is None else listener
+        port, child = await self._upstreams.member(name, lane, self._told, on, killed=killed)
+        return Member(number, port, child, listener)
 
     def _list(self) -> None:
         """Writes each lane's file of endpoints, elsewhere and then into place."""
@@ -255,6 +268,8 @@ def _slice(dial: Address, member: Member) -> dict[str, object]:
 
 _ACTS: dict[Act, Callable[[Stage, Member], Awaitable[bool]]] = {
     Act.SUCCEED: Stage._succeed,
+    Act.SHARE: Stage._share,
+    Act.MIGRATE: Stage._migrate,
     Act.JOIN: Stage._join,
     Act.WITHDRAW: Stage._withdraw,
     Act.QUIET: Stage._quiet,

@@ -65,14 +65,14 @@ class Upstreams:
         return self._started[name]
 
     async def member(
-        self, name: str, lane: str, told: Mapping[str, str], listener: socket.socket, *, killed: bool = False
-    ) -> Child:
-        """A lab upstream that inherits `listener`, as its successors will, and may end before the run does.
+        self, name: str, lane: str, told: Mapping[str, str], listener: socket.socket | int, *, killed: bool = False
+    ) -> tuple[int, Child]:
+        """A lab upstream of its own, which may end before the run does, and the port that it listens on.
 
+        `listener`: a socket that it inherits, as its successors will; or the port that it shares with them (0: any).
         `killed`: it will not close its log in order, so it keeps a list of executions only.
         """
-        _, child = await self._start_lab(name, lane, told, listener=listener, killed=killed)
-        return child
+        return await self._start_lab(name, lane, told, listener=listener, killed=killed)
 
     def dismiss(self, child: Child, number: signal.Signals) -> bool:
         """Tells a member to end. Returns whether it was told, for sabotage may withhold that."""
@@ -98,7 +98,7 @@ class Upstreams:
         lane: str,
         told: Mapping[str, str],
         *,
-        listener: socket.socket | None = None,
+        listener: socket.socket | int | None = None,
         killed: bool = False,
     ) -> tuple[int, Child]:
         setup = self._setup
@@ -118,13 +118,19 @@ class Upstreams:
             options.pop(MAX_REQUESTS, None)
         if withholds_close(setup.sabotage):
             options.pop("recycle", None)
-        inherited = () if listener is None else (listener.fileno(),)
-        listen = ["--inherit", str(*inherited)] if inherited else ["--listen", f"{self._wire.bind_host}:0"]
+        inherited = (listener.fileno(),) if isinstance(listener, socket.socket) else ()
+        listen = self._listen_words(listener)
         flags = [word for key, value in options.items() for word in _flag(key, value)]
         argv = [sys.executable, "-m", "upstreams.lab", *listen, *flags]
         child = self._children.start(f"upstream-{name}", argv, popen=self._wire.popen, env=env, inherited=inherited)
         ((_, port),) = await child.listening()
         return port, child
+
+    def _listen_words(self, listener: socket.socket | int | None) -> list[str]:
+        if isinstance(listener, socket.socket):
+            return ["--inherit", str(listener.fileno())]
+        words = ["--listen", f"{self._wire.bind_host}:{listener or 0}"]
+        return words if listener is None else [*words, "--reuse-port"]
 
     async def _start_real(self, name: str) -> tuple[int, Child]:
         setup = self._setup

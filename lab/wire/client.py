@@ -113,14 +113,21 @@ class ProcessWire:
         return await self._ask(messages.Quieten(self._next(), name, timeout_s), bool, timeout_s)
 
     def listen(self) -> socket.socket:
-        if self._upstream_network is None:
-            return socket.create_server((self.bind_host, 0), backlog=BACKLOG)
-        with ThreadPoolExecutor(1) as aside:  # a thread changes its own network only, and this one then ends
-            return aside.submit(self._listen_there, self._upstream_network).result()
+        return self._there(lambda: socket.create_server((self.bind_host, 0), backlog=BACKLOG))
 
-    def _listen_there(self, network: int) -> socket.socket:
-        enter_network(network)
-        return socket.create_server((self.bind_host, 0), backlog=BACKLOG)
+    def tell_kernel(self, setting: str, value: str) -> None:
+        if self._upstream_network is None:
+            raise UnsupportedError(f"the {self.make} wire cannot set {setting}: that is this machine's own kernel")
+        self._there(lambda: Path("/proc/sys", *setting.split(".")).write_text(value))
+
+    def _there(self, act: Callable[[], T]) -> T:
+        """Does something in the upstream's network."""
+        network = self._upstream_network
+        if network is None:
+            return act()
+        with ThreadPoolExecutor(1) as aside:  # a thread changes its own network only, and this one then ends
+            aside.submit(enter_network, network).result()
+            return aside.submit(act).result()
 
     def popen(self, argv: Sequence[str], **options: Any) -> subprocess.Popen[bytes]:
         network = self._upstream_network

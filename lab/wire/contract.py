@@ -125,5 +125,8 @@ class Wire(Protocol):
     def listen(self) -> socket.socket:
         """A listening socket on the far side, for upstream processes that inherit it one after the other."""
 
+    def tell_kernel(self, setting: str, value: str) -> None:
+        """Sets a `net.` setting of the far side's kernel. Raises UnsupportedError where that is this machine's own."""
+
     def popen(self, argv: Sequence[str], **options: Any) -> subprocess.Popen[bytes]:
         """Starts an upstream process on the far side; `options` are those of subprocess.Popen."""

@@ -65,6 +65,9 @@ class LoopbackWire:
     def listen(self) -> socket.socket:
         return socket.create_server((self.bind_host, 0), backlog=BACKLOG)
 
+    def tell_kernel(self, setting: str, value: str) -> None:
+        _cannot(f"set {setting} to {value}")
+
     def popen(self, argv: Sequence[str], **options: Any) -> subprocess.Popen[bytes]:
         return subprocess.Popen(argv, **options)
 

@@ -34,6 +34,8 @@ class Evidence:
     wire: Line | None
     """What the wire said of itself at the end; None where there is none."""
     damage: list[str] = field(default_factory=list)
+    accepted: frozenset[str] = frozenset()
+    """Connections that an upstream says it accepted; empty where none says so."""
 
     def of(self, kind: str) -> Iterator[Line]:
         return (line for line in self.client if line["kind"] == kind)
@@ -85,6 +87,7 @@ def load(folder: Path, plan: Plan) -> Evidence:
         upstream_closes={line["conn"]: line for line in _lines(upstreams) if line["kind"] == "upstream.closed"},
         flows=seen,
         places=_places(seen),
+        accepted=frozenset(line["conn"] for line in _lines(upstreams) if line["kind"] == "upstream.opened"),
         wire=of_wire,
         damage=[
             *(log.damage for log in (client, *wire, *proxies.values(), *upstreams, *real) if log.damage),

@@ -148,7 +148,17 @@ def _exposure(
         flow, request = seen[0]
     before = flow.last_answer_before(request.t_in)
     idle_ms = (request.t_in - before.t_out) / 1e6 if before is not None and before.t_out is not None else None
-    return expose(flow, request), idle_ms
+    exposure = expose(flow, request)
+    if exposure is Exposure.NEW_CONNECTION and _never_accepted(flow, evidence):
+        exposure = Exposure.NEVER_ACCEPTED
+    return exposure, idle_ms
+
+
+def _never_accepted(flow: Flow, evidence: Evidence) -> bool:
+    """Whether the upstream's kernel reset a connection of which its process never knew."""
+    close = flow.upstream_close()
+    unknown = bool(evidence.accepted) and flow.conn not in evidence.accepted
+    return unknown and close is not None and "R" in close.flags and not flow.answered_before(close.t_in)
 
 
 def _exposure_without_wire(sent: list[Line], evidence: Evidence, executions: int) -> tuple[Exposure, float | None]:

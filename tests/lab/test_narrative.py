@@ -8,7 +8,7 @@ from evidence import answered, lane, plan, trial
 
 from lab.box import Share
 from lab.checkers import LaneFinding
-from lab.model import Aim, Expect, Exposure, Scenario, Verdict
+from lab.model import Act, Aim, Expect, Exposure, Scenario, Verdict
 from lab.narrative import NOTHING, RELAY_PROVES_NOTHING, narrate
 from lab.plan import LanePlan, Plan
 from lab.result import Change
@@ -16,6 +16,7 @@ from lab.witness.trials import Trial
 from scenarios.black_hole import SCENARIO as BLACK_HOLE
 from scenarios.idle_close import SCENARIO
 from scenarios.max_requests import SCENARIO as MAX_REQUESTS
+from scenarios.rolling_restart import SCENARIO as ROLLING
 
 LOST = tuple(trial(i) for i in range(40))
 OTHERS = tuple(answered(i) for i in range(40, 60))
@@ -43,6 +44,22 @@ def told(
     scenario: Scenario = SCENARIO,
 ) -> str:
     return "\n".join(narrate(scenario, the_plan or plan(), findings, closes, CONTROLS, sound=sound))
+
+
+LEAVING = {
+    # how it met the close, and what is done to the upstream -> what is said
+    (Exposure.CROSSED, (Act.TERMINATE,)): "closed it because it was told to end, not because it was idle. Its FIN",
+    (Exposure.UNREAD, ()): "closed it because a worker of it made room for the next, not because it was idle. The req",
+    (Exposure.NEVER_ACCEPTED, (Act.TERMINATE,)): "on a new connection.\nThe upstream's kernel had taken it at its SYN",
+}
+
+
+@pytest.mark.parametrize(("exposure", "acts"), LEAVING)
+def test_an_upstream_that_leaves_is_not_said_to_be_idle(exposure: Exposure, acts: tuple[Act, ...]) -> None:
+    lost = [trial(i, exposure=exposure) for i in range(12)]
+    text = told(finding(lane(aim=Aim.TRAFFIC, acts=acts), lost), scenario=ROLLING)
+    assert LEAVING[exposure, acts] in text
+    assert "Traffic, nothing aimed: 12 of 12" in text
 
 
 def test_held_and_swept_losses_are_told_apart() -> None:

@@ -49,11 +49,16 @@ class Notes:
         return cast("socket.socket", Listener(next(self._ports)))
 
     async def member(
-        self, name: str, lane: str, told: Mapping[str, str], listener: Listener, *, killed: bool = False
-    ) -> Child:
+        self, name: str, lane: str, told: Mapping[str, str], listener: Listener | int, *, killed: bool = False
+    ) -> tuple[int, Child]:
         del lane, told
-        self.said.append(f"start {name} on {listener.port}{' to be killed' if killed else ''}")
-        return cast("Child", Process(self, name))
+        shared = isinstance(listener, int)
+        port = listener or next(self._ports) if isinstance(listener, int) else listener.port
+        self.said.append(f"start {name} on {port}{', shared' * shared}{' to be killed' * killed}")
+        return port, cast("Child", Process(self, name))
+
+    def tell_kernel(self, setting: str, value: str) -> None:
+        self.said.append(f"{setting}={value}")
 
     def dismiss(self, child: Process, number: Signals) -> bool:
         self.said.append(f"{number.name} {child.name}")
@@ -162,6 +167,21 @@ def test_who_will_be_killed_keeps_a_list_that_needs_no_end(tmp_path: Path) -> No
         "start control-1 on 9000 to be killed",
     ]
     assert "SIGKILL control-0" in notes.said
+
+
+def test_who_shares_a_port_has_a_socket_of_its_own_and_the_kernel_is_told_for_that_block_only(tmp_path: Path) -> None:
+    notes = Notes()
+    lanes = [traffic_lane("control", (Act.SHARE, Act.MIGRATE, Act.TERMINATE))]
+    asyncio.run(played(tmp_path, notes, lanes))
+    assert notes.said == [
+        "start control-0 on 9000, shared",
+        "link control.POST#0 to 9000",
+        "start control-1 on 9000, shared",
+        "net.ipv4.tcp_migrate_req=1",
+        "SIGTERM control-0",
+        "net.ipv4.tcp_migrate_req=0",
+        "await control-0",
+    ]
 
 
 def test_a_sabotaged_end_is_not_waited_for(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ ID = "control.POST.0.0"
 
 SEGMENT = Kind("wire.segment", ("link", "dir", "flags", "bytes", "t_in", "t_out", "seq", "ack", "req_id", "up_conn"))
 EXECUTED = Kind("exchange.executed", ("req_id", "method", "target", "nth"))
+OPENED = Kind("upstream.opened", ("keep_alive_ms",))
 CLOSED = Kind("upstream.closed", ("reason", "how", "idle_ms", "unread_bytes", "requests"))
 
 
@@ -376,3 +377,29 @@ def test_a_torn_line_of_a_real_server_is_damage(folder: Folder) -> None:
     evidence = folder.evidence()
     assert evidence.damage == ["executions-shared.jsonl has a line that is not JSON after line 1"]
     assert evidence.executions == {ID: [1]}
+
+
+@pytest.mark.parametrize(
+    ("others_known", "this_known", "expected"),
+    [
+        (True, False, Exposure.NEVER_ACCEPTED),
+        (True, True, Exposure.NEW_CONNECTION),
+        (False, False, Exposure.NEW_CONNECTION),  # an upstream that does not log what it accepts
+    ],
+)
+def test_a_connection_that_only_the_kernel_took(
+    tmp_path: Path, others_known: bool, this_known: bool, expected: Exposure
+) -> None:
+    folder = Folder(tmp_path)
+    folder.client()
+    folder.sent(reused=False)
+    folder.failed("unknown")
+    folder.finished()
+    folder.segment("up", "S", 2005, 2007)
+    folder.segment("up", "D", 2010, 2030, ID)
+    folder.segment("down", "R", 2030, 2050)
+    for known, conn in ((others_known, "elsewhere"), (this_known, CONN)):
+        if known:
+            folder.logs["upstream"].emit(OPENED, conn, 0, 60_000.0)
+    (found,) = join(folder.evidence())
+    assert found.exposure is expected

@@ -14,5 +14,6 @@ UpstreamOption = Annotated[str, typer.Option(help="The server behind the proxy: 
 ArmOption = Annotated[list[str] | None, typer.Option(help="Only this arm (and its control); may be repeated.")]
 MethodOption = Annotated[list[str] | None, typer.Option(help="Only this method, GET or POST; may be repeated.")]
 RunsOption = Annotated[Path, typer.Option(help="Where run folders go.", envvar="KALAB_RUNS")]
+StoredRunsOption = Annotated[Path, typer.Option(help="Where run folders are.", envvar="KALAB_RUNS")]
 SeedOption = Annotated[int | None, typer.Option(help="Draws the order of arms and the gaps; random unless given.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="The result as JSON on stdout, nothing else there.")]

@@ -14,7 +14,7 @@ from rich.console import Console
 
 from lab.catalogue import catalogue
 from lab.errors import UsageError
-from lab.options import JsonOption
+from lab.options import JsonOption, StoredRunsOption
 from lab.runs import find_run
 from lab.store import read_result
 from lab.story import tell
@@ -27,11 +27,10 @@ SCREENS = ("DISPLAY", "WAYLAND_DISPLAY", "BROWSER")
 RunArgument = Annotated[
     str | None, typer.Argument(help="A run folder, scenario/time, or a scenario; the latest of all when left out.")
 ]
-RunsOption = Annotated[Path, typer.Option(help="Where run folders are.", envvar="KALAB_RUNS")]
 OpenOption = Annotated[bool, typer.Option("--open", help="Show its page in a browser, where there is one.")]
 
 
-def verify(run: RunArgument = None, runs: RunsOption = Path("runs"), as_json: JsonOption = False) -> None:
+def verify(run: RunArgument = None, runs: StoredRunsOption = Path("runs"), as_json: JsonOption = False) -> None:
     """Recomputes a run's verdict from its stored evidence alone, and notices what was changed since."""
     verdict, lines = verify_run(find_run(run, runs), catalogue())
     if as_json:
@@ -41,7 +40,7 @@ def verify(run: RunArgument = None, runs: RunsOption = Path("runs"), as_json: Js
     raise typer.Exit(verdict.exit_code)
 
 
-def report(run: RunArgument = None, runs: RunsOption = Path("runs"), shows_page: OpenOption = False) -> None:
+def report(run: RunArgument = None, runs: StoredRunsOption = Path("runs"), shows_page: OpenOption = False) -> None:
     """Tells a stored run again, the latest if none is named. --open shows its page in a browser."""
     folder = find_run(run, runs)
     page = folder / PAGE

@@ -62,7 +62,7 @@ FIRST_ARM = {"no-race": "half", "a-a": "one", "discovery": "stale", "poisson": "
 RUN_HERE = [command for command in commands() if command not in RUN_ELSEWHERE]
 SCENARIO_RUNS = [command for command in RUN_HERE if command.startswith("kalab run ")]
 OTHERS = [command for command in RUN_HERE if command not in SCENARIO_RUNS]
-ON_RUNS = [command for command in OTHERS if command.startswith(("kalab verify", "kalab report"))]
+ON_RUNS = [command for command in OTHERS if command.startswith(("kalab verify", "kalab report", "kalab compare"))]
 
 
 def test_there_are_commands_to_test() -> None:
@@ -99,10 +99,13 @@ def test_scenario_commands_run(command: str, tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a small run of each scenario whose stored runs the docs name."""
+    """A folder with two small runs of the scenario whose stored runs the docs name; the first is called as there."""
     folder = tmp_path_factory.mktemp("runs")
     small = ["--blocks", "1", "--trials", "8", "--keep-alive", "1s", "--arm", "control", "--runs", str(folder)]
-    assert ended([sys.executable, "-m", "lab", "run", "idle-close", *small]).returncode in (0, 2)
+    for _ in range(2):
+        assert ended([sys.executable, "-m", "lab", "run", "idle-close", *small]).returncode in (0, 2)
+    first = min(path for path in (folder / "idle-close").iterdir() if not path.is_symlink())
+    first.rename(first.with_name("20261120-133000"))
     return folder
 
 

@@ -16,6 +16,7 @@ from time import monotonic_ns
 from lab.box import SWEEP_FROM, SWEEP_TO
 from lab.lane import Lane, Shot
 from lab.model import Aim, Expect
+from lab.plan import GATED
 from lab.traffic import run_traffic
 from lab.workload import until
 
@@ -30,6 +31,8 @@ ELSEWHERE_SPREAD = 0.1  # of the idle timeout, over which shots far from the clo
 
 SETTLE_SLACK_S = 3.0
 DRAIN_WITHIN_S = 3.0
+POLL_S = 0.001
+LEFT_WITHIN_NS = 1_000_000_000
 QUIET_SLACK_S = 4.0
 LOOPBACK_SLACK_S = 0.5
 
@@ -41,7 +44,7 @@ async def run_round(lane: Lane, block: int) -> None:
         if block == lane.plan.setup.blocks - 1:
             await lane.steady()
         return
-    gated = lane.lane.aim in (Aim.HELD_FIN, Aim.STALLED_PROXY)
+    gated = lane.lane.aim in GATED
     if gated:
         await lane.wire.gate(lane.link, True)
         await lane.wire.mark(lane.link)
@@ -124,6 +127,34 @@ async def _stalled_proxy(lane: Lane, block: int, shots: Sequence[Shot]) -> None:
     await lane.gather(block, shots, armed=armed, held=settled.held, closed_by_proxy=settled.closed_by_proxy)
 
 
+async def _late_reader(lane: Lane, block: int, shots: Sequence[Shot]) -> None:
+    """Each request crosses the FIN that it sets free; the proxy stands from then until the resets are there too."""
+    await _stand_after_firing(lane, block, shots, held_back=0)
+
+
+async def _late_writer(lane: Lane, block: int, shots: Sequence[Shot]) -> None:
+    """The same, with the last byte of each body held back until the proxy stands: that comes first when it wakes."""
+    await _stand_after_firing(lane, block, shots, held_back=1)
+
+
+async def _stand_after_firing(lane: Lane, block: int, shots: Sequence[Shot], held_back: int) -> None:
+    settled = await lane.wire.settled(lane.link, len(shots), _idle_s(lane) + SETTLE_SLACK_S)
+    start = monotonic_ns()
+    for i, shot in enumerate(shots):
+        lane.fire(shot, block, i, "/", start, held_back=held_back)
+    try:
+        while (await lane.wire.settled(lane.link, 0, 0)).held and monotonic_ns() < start + LEFT_WITHIN_NS:
+            await asyncio.sleep(POLL_S)  # until every request has left, and with it its FIN: it arrives a delay later
+        lane.proxy.signal(signal.SIGSTOP)
+        for shot in shots:
+            shot.client.send_rest()
+        await lane.wire.drained(lane.link, DRAIN_WITHIN_S)
+    finally:
+        lane.proxy.signal(signal.SIGCONT)
+    armed = settled.held >= len(shots)
+    await lane.gather(block, shots, armed=armed, held=settled.held, closed_by_proxy=settled.closed_by_proxy)
+
+
 async def _crash(lane: Lane, block: int, shots: Sequence[Shot]) -> None:
     """No idle close: the upstream executes each request and dies before it answers."""
     start = monotonic_ns()
@@ -191,4 +222,6 @@ _AIMS: dict[Aim, Callable[[Lane, int, Sequence[Shot]], Awaitable[None]]] = {
     Aim.FROZEN_UPSTREAM: _frozen_upstream,
     Aim.ELSEWHERE: _elsewhere,
     Aim.FORGOTTEN: _forgotten,
+    Aim.LATE_READER: _late_reader,
+    Aim.LATE_WRITER: _late_writer,
 }

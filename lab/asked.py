@@ -38,7 +38,7 @@ class Asked:
 
 def understand(scenario: Scenario, asked: Asked) -> Setup:
     """What exactly was asked for. Raises UsageError, or CannotRunError where this machine lacks what it takes."""
-    make = _wire(asked.wire)
+    make = scenario.on or _wire(asked.wire)
     idle_s = _keep_alive_s(asked.keep_alive, scenario)
     size = scenario.short if asked.short else scenario.full
     trials, blocks = asked.trials or size.trials, asked.blocks or size.blocks
@@ -50,7 +50,7 @@ def understand(scenario: Scenario, asked: Asked) -> Setup:
         arms=_arms(scenario, asked.arms),
         keep_alive_s=idle_s,
         rtt_ms=_rtt_ms(asked.rtt, make, scenario, idle_s),
-        stall_ms=_stall_ms(asked.stall, asked.upstream),
+        stall_ms=_stall_ms(asked.stall, asked.upstream) or scenario.stall_ms,
         blocks=blocks,
         trials=trials,
         min_exposed=min(size.min_exposed, trials * blocks // 4),

@@ -26,9 +26,13 @@ from lab.witness.trials import Trial
 FEWEST_EXPOSED = 6
 MAX_OUTSIDE_LOST = 0.01
 
+TOO_LATE_FOR_PROOF = "The proxy came late to each of their closes, so the proof may have gone before it looked."
+
 EXPOSED_BY = {
     Aim.HELD_FIN: (Exposure.CROSSED, Exposure.UNREAD),
     Aim.GAPS: (Exposure.CROSSED, Exposure.UNREAD, Exposure.FIN_DELIVERED),
+    Aim.LATE_READER: (Exposure.CROSSED, Exposure.UNREAD),
+    Aim.LATE_WRITER: (Exposure.CROSSED, Exposure.UNREAD),
     Aim.STALLED_PROXY: (Exposure.FIN_DELIVERED,),
     Aim.CRASH: (Exposure.CLOSED_AFTER_ARRIVAL,),
     Aim.FROZEN_UPSTREAM: (Exposure.UNREAD,),
@@ -72,8 +76,12 @@ def judge_lane(plan: Plan, lane: LanePlan, trials: Sequence[Trial]) -> LaneFindi
         verdict, sentence = _forecast(plan, lane, exposed)
     else:
         verdict, sentence = _JUDGES[lane.expect](mine, exposed, outside)
+        if verdict is Verdict.FAIL and _was_late_to_the_proof(lane, mine):
+            verdict, sentence = Verdict.INCONCLUSIVE, f"{sentence} {TOO_LATE_FOR_PROOF}"
         if verdict is Verdict.PASS and lane.waits_ms:
             verdict, sentence = _waited(*lane.waits_ms, exposed, sentence)
+        if verdict is Verdict.PASS and lane.told_as:
+            verdict, sentence = _told_as(lane.told_as, exposed, sentence)
     return LaneFinding(lane, verdict, sentence, mine, exposed, outside)
 
 
@@ -170,6 +178,22 @@ def _too_few(plan: Plan, mine: Sequence[Trial], exposed: Sequence[Trial]) -> str
 
 
 Judged = tuple[Verdict, str]
+
+
+def _was_late_to_the_proof(lane: LanePlan, mine: Sequence[Trial]) -> bool:
+    """Whether all that a fix by proof lost was looked at late: by then what had been un-ACKed may be acknowledged."""
+    if lane.expect is not Expect.MENDED or lane.proxy.get("retry.policy") != "when_proven":
+        return False
+    return all(trial.lag_ms > EDGE_MS for trial in mine if trial.lost)
+
+
+def _told_as(cause: str, exposed: Sequence[Trial], sentence: str) -> Judged:
+    """What the proxy called the failures: the forms of losing differ in that."""
+    others = Counter(trial.cause or trial.label for trial in exposed if trial.cause != cause)
+    if not others:
+        return Verdict.PASS, f"{sentence} All were told as {cause}."
+    told = ", ".join(f"{n} as {name}" for name, n in others.most_common())
+    return Verdict.FAIL, f"{sentence} Not all were told as {cause}: {told}."
 
 
 def _waited(least_ms: float, most_ms: float, exposed: Sequence[Trial], sentence: str) -> Judged:

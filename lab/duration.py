@@ -12,6 +12,7 @@ from math import ceil
 from lab.calibration import LAB_SPREAD_S, SPREAD_S
 from lab.model import Aim, Arm, Ends, Scenario
 from lab.plan import MAX_REQUESTS, Setup, aims_by_time
+from proxy.config import parse_duration as seconds_of
 
 WITHIN = 3.0
 
@@ -69,4 +70,6 @@ def _wait_s(scenario: Scenario, arm: Arm, setup: Setup) -> float:
     """From the last answer of priming to the aimed requests."""
     if arm.aim is Aim.CRASH or scenario.ends is Ends.COUNT:
         return 0.0
+    if arm.aim is Aim.FORGOTTEN:
+        return arm.at * seconds_of(scenario.wire["forget"]) + (arm.waits_ms or (0.0, 0.0))[0] / 1000
     return setup.keep_alive_s * (arm.at if arm.aim is Aim.ELSEWHERE else 1.0)

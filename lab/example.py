@@ -6,6 +6,7 @@ the run has one; otherwise one whose FIN the wire held until the request had lef
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 from lab.checkers import LaneFinding
@@ -16,6 +17,7 @@ from lab.witness.flows import Flow, Segment
 from lab.witness.logs import Line
 from lab.witness.trials import Trial
 
+SHOWN = (Exposure.CROSSED, Exposure.UNREAD, Exposure.FORGOTTEN)
 NAMES = {"S": "SYN", "D": "data", "F": "FIN", "R": "RST"}
 
 
@@ -43,15 +45,15 @@ def ladder(evidence: Evidence, findings: Sequence[LaneFinding]) -> Ladder | None
 
 
 def choose(findings: Sequence[LaneFinding]) -> tuple[LaneFinding, Trial] | None:
-    """The request to show, with the lane that it is from; None when nothing crossed and was lost."""
+    """The request to show, with the lane that it is from: one of those that were lost as most were; None: none was."""
     plain = [f for f in findings if not f.lane.changes]
     by_preference = sorted(plain, key=lambda f: (f.lane.aim is not Aim.GAPS, f.lane.method != "POST"))
     for finding in by_preference:
-        shown = (Exposure.CROSSED, Exposure.FORGOTTEN)
-        lost = [t for t in finding.exposed if t.lost and t.exposure in shown and t.attempts == 1]
+        lost = [t for t in finding.exposed if t.lost and t.exposure in SHOWN and t.attempts == 1]
         if lost:
-            # The middle of the window shows the crossing best.
-            return finding, sorted(lost, key=lambda t: t.age_ms)[len(lost) // 2]
+            ((usual, _),) = Counter(t.exposure for t in lost).most_common(1)
+            alike = sorted((t for t in lost if t.exposure is usual), key=lambda t: t.age_ms)
+            return finding, alike[len(alike) // 2]  # the middle of the window shows it best
     return None
 
 

@@ -16,7 +16,7 @@ from lab.example import ladder
 from lab.maps import maps
 from lab.model import Aim, Scenario, Verdict
 from lab.narrative import narrate
-from lab.plan import Plan
+from lab.plan import GATED, Plan
 from lab.prediction import check_totals
 from lab.result import ArmResult, RunResult
 from lab.soundness import check_run
@@ -95,7 +95,7 @@ def conclude(
 
 def _emulated(plan: Plan) -> tuple[str, ...]:
     lanes = plan.lanes
-    held = (HELD,) if any(lane.aim in (Aim.HELD_FIN, Aim.STALLED_PROXY) for lane in lanes) else ()
+    held = (HELD,) if any(lane.aim in GATED for lane in lanes) else ()
     return (*WIRES[plan.setup.wire], *held, *((FORGETS,) if any(lane.forget_ms for lane in lanes) else ()))
 
 

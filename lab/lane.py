@@ -128,16 +128,26 @@ class Lane:
             )
         clients[0].close()
 
-    def fire(self, shot: Shot, block: int, number: int, target: str, intended_ns: int | None = None) -> Call:
-        """Sends one aimed request now."""
-        shot.call = self.send(shot.client, block, number, target, intended_ns)
+    def fire(
+        self, shot: Shot, block: int, number: int, target: str, intended_ns: int | None = None, held_back: int = 0
+    ) -> Call:
+        """Sends one aimed request now, but for its last `held_back` bytes."""
+        shot.call = self.send(shot.client, block, number, target, intended_ns, held_back)
         return shot.call
 
-    def send(self, client: Client, block: int, number: int, target: str, intended_ns: int | None = None) -> Call:
+    def send(
+        self,
+        client: Client,
+        block: int,
+        number: int,
+        target: str,
+        intended_ns: int | None = None,
+        held_back: int = 0,
+    ) -> Call:
         """Sends one of the round's requests now."""
         if self._throttle_s:
             time.sleep(self._throttle_s)
-        return client.send(f"{self.lane.name}.{block}.{number}", self.lane.method, target, intended_ns)
+        return client.send(f"{self.lane.name}.{block}.{number}", self.lane.method, target, intended_ns, held_back)
 
     async def gather(self, block: int, shots: Sequence[Shot], *, armed: bool, held: int, closed_by_proxy: int) -> None:
         """Waits for every outcome and writes the round down."""

@@ -94,6 +94,10 @@ class Aim(StrEnum):
     """No idle close at all: the upstream executes the request and then dies. The look-alike."""
     FROZEN_UPSTREAM = "frozen_upstream"
     """Stop the upstream shortly before its idle timeout, fire, and wake it after: the requests lie unread there."""
+    LATE_READER = "late_reader"
+    """As with a held FIN, but the proxy is stopped once the requests have left, until FIN and RST are in its kernel."""
+    LATE_WRITER = "late_writer"
+    """The same, and the rest of each body comes to the proxy while it stands: it writes on into the reset."""
     FORGOTTEN = "forgotten"
     """Fire after a silence that the wire forgets connections in, at `Arm.at` times that silence."""
     ELSEWHERE = "elsewhere"
@@ -231,6 +235,8 @@ class Arm:
     traffic: Traffic | None = None
     acts: tuple[Act, ...] = ()
     waits_ms: tuple[float, float] | None = None
+    told_as: str = ""
+    """What the proxy must call the failure of what is lost; "": whatever it likes."""
 
     @property
     def is_fix(self) -> bool:
@@ -274,6 +280,10 @@ class Scenario:
     ends: Ends = Ends.IDLE
     traffic: Traffic | None = None
     """What arms with `Aim.TRAFFIC` send, unless they say otherwise."""
+    stall_ms: float = 0.0
+    """For how long the lab upstream's loop is blocked before each idle deadline, unless `--stall` says otherwise."""
+    on: str = ""
+    """The only wire that it is about, and runs on, whatever `--wire` says; "": any."""
     wire: Mapping[str, str] = field(default_factory=dict)
     """The base of what changes with "wire." override, but for the round trip: `forget`, a duration."""
 

@@ -145,11 +145,10 @@ def _how_many(findings: Sequence[LaneFinding], method: str) -> list[str]:
     if silent := plain.get(Aim.FORGOTTEN):
         lines.append(f"Sent after that silence: {_lost(silent)} {method}s were lost.")
     if swept := plain.get(Aim.GAPS):
-        others = sum(t.lost for t in swept.outside)
-        lines.append(
-            f"Idle gaps swept, nothing held: {_lost(swept)} {method}s that met the close were lost, "
-            f"and {others} of the {len(swept.outside)} others."
+        others = (
+            f", and {sum(t.lost for t in swept.outside)} of the {len(swept.outside)} others" if swept.outside else ""
         )
+        lines.append(f"Idle gaps swept, nothing held: {_lost(swept)} {method}s that met the close were lost{others}.")
     if (flowed := plain.get(Aim.TRAFFIC)) and flowed.lane.expect is not Expect.FORECAST:
         lines.append(f"Traffic, nothing aimed: {_lost(flowed)} {method}s that met such a close were lost.")
     return lines

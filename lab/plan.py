@@ -23,6 +23,9 @@ IDLE_KEY = "timeouts.upstream_idle"
 RELAY_ANSWERS = "the relay's kernel acknowledges and answers probes itself, whatever becomes of the way behind it"
 RELAY_ACCEPTS = "the relay makes the upstream's connections itself, and for it that takes no time"
 
+GATED = (Aim.HELD_FIN, Aim.STALLED_PROXY, Aim.LATE_READER, Aim.LATE_WRITER)
+"""Aims for which the wire holds FINs."""
+
 BY_TIME = (Aim.GAPS, Aim.FROZEN_UPSTREAM, Aim.ELSEWHERE)
 """Aims that need to know beforehand when the upstream closes, and to be on time."""
 
@@ -83,6 +86,8 @@ class LanePlan(msgspec.Struct, frozen=True):
     """After how long a silence its wire forgets a connection; 0: never."""
     waits_ms: tuple[float, float] | None = None
     """How long what is lost keeps its client waiting: each at least, the median at most."""
+    told_as: str = ""
+    """What the proxy must call the failure of what is lost."""
     predicted: Share | None = None
     """With `Expect.PREDICTED`, the share of its sweep that the model says is lost."""
     traffic: Traffic | None = None
@@ -256,6 +261,7 @@ def _lane(
         at=arm.at if arm.aim in (Aim.ELSEWHERE, Aim.FORGOTTEN) else 0.0,
         forget_ms=float(parse_duration({**scenario.wire, **_of(WIRE, change)}.get("forget", "0s"))) * 1000,
         waits_ms=arm.waits_ms,
+        told_as=arm.told_as,
         primes=max(1, int({**scenario.upstream, **upstream}.get(MAX_REQUESTS, 1))),
         traffic=_traffic(scenario, arm),
         acts=arm.acts,

@@ -43,6 +43,8 @@ SPOILS = {
 }
 """Those that change nothing while it runs: the evidence is damaged afterwards."""
 
+OF_THE_WIRE = ("drop-wire-lines", "wire-log-truncated", "capture-truncated", "wire-clock-wrong")
+
 SABOTAGES = {**WHILE_IT_RUNS, **SPOILS}
 
 HONEST = {"cpu-hogged": (Verdict.PASS, Verdict.INCONCLUSIVE)}
@@ -97,6 +99,8 @@ def pointless(name: str, scenario: Scenario, arms: Collection[str]) -> str:
         return "it has no fix"
     if name == "close-later" and not (scenario.ends is Ends.IDLE and any(arm.aim in BY_TIME for arm in chosen)):
         return "nothing aims by the time of an idle close"
+    if scenario.on == "loopback" and name in OF_THE_WIRE:
+        return "it has no wire"
     return ""
 
 

@@ -54,6 +54,7 @@ class Client(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._call: Call | None = None
         self._received = bytearray()
+        self._held_back = b""
         self.answered_ns = 0
         """When its last request had its outcome; 0: it has carried none."""
 
@@ -63,8 +64,8 @@ class Client(asyncio.Protocol):
 
     # Called by the run.
 
-    def send(self, req_id: str, method: str, target: str, intended_ns: int | None = None) -> Call:
-        """Sends a request now. Its fate is in the returned call; wait for `call.done`."""
+    def send(self, req_id: str, method: str, target: str, intended_ns: int | None = None, held_back: int = 0) -> Call:
+        """Sends a request now, but for its last `held_back` bytes. Its fate is in the returned call: `call.done`."""
         assert self._call is None, "one request at a time"
         now = monotonic_ns()
         call = Call(req_id, intended_ns or now, asyncio.get_running_loop().create_future())
@@ -77,8 +78,16 @@ class Client(asyncio.Protocol):
         request = _request(req_id, method, target)
         assert self._transport is not None
         call.sent_ns = monotonic_ns()
-        self._transport.write(request)
+        whole = len(request) - held_back
+        self._held_back = request[whole:]
+        self._transport.write(request[:whole])
         return call
+
+    def send_rest(self) -> None:
+        """Sends what was held back of the request, if anything was, and if there is still somebody to send it to."""
+        rest, self._held_back = self._held_back, b""
+        if rest and self.is_open and self._transport is not None:
+            self._transport.write(rest)
 
     def give_up(self) -> None:
         """The answer did not come in time."""

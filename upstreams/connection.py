@@ -14,7 +14,9 @@ Rules of this file:
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import fcntl
+import os
 import socket
 import struct
 import sys
@@ -31,6 +33,7 @@ from upstreams.messages import CONTINUE, Request, RequestError, RequestReader, b
 from upstreams.recorder import (
     EXCHANGE_ANSWERED,
     UPSTREAM_CLOSED,
+    UPSTREAM_DROPPED,
     UPSTREAM_LINGERED,
     UPSTREAM_OPENED,
 )
@@ -41,6 +44,7 @@ PEER_LIMIT_S = 60.0
 # Requests that may wait on one connection (pipelining, RFC 9112 section 9.3.2).
 QUEUE_LIMIT = 64
 
+DISCARD_AT_ONCE = 65_536
 LINGER_ZERO = struct.pack("ii", 1, 0)
 
 
@@ -131,6 +135,8 @@ class LabConnection(asyncio.Protocol):
         how = self._behaviour.close
         if how == "408":
             self._transport.write(render(408, b"idle timeout\n", close=True))
+        if how == "drop":
+            self._recorder.emit(UPSTREAM_DROPPED, self.name, 0, self._discard_unread())
         self.close("idle_timeout", how)
 
     # -- reading ---------------------------------------------------------------------------------
@@ -241,7 +247,7 @@ class LabConnection(asyncio.Protocol):
     # -- closing ---------------------------------------------------------------------------------
 
     def close(self, reason: str, how: str) -> None:
-        """Closes in the given form: fin, rst, linger or 408 (a fin behind bytes that were already written)."""
+        """Closes in the given form: fin, rst, linger, 408 or drop (a fin behind what was already written, or read)."""
         self._note_close(reason, how)
         if how == "linger":
             self._linger()
@@ -315,6 +321,14 @@ class LabConnection(asyncio.Protocol):
     def _unread_bytes(self) -> int:
         held = fcntl.ioctl(self._socket.fileno(), FIONREAD, b"\0\0\0\0")
         return int.from_bytes(held, sys.byteorder)
+
+    def _discard_unread(self) -> int:
+        """Reads what the kernel holds, as a server does whose loop came to the bytes before its timer did."""
+        discarded = 0
+        with contextlib.suppress(BlockingIOError):
+            while data := os.read(self._socket.fileno(), DISCARD_AT_ONCE):
+                discarded += len(data)
+        return discarded
 
     # -- the one timer ---------------------------------------------------------------------------
 

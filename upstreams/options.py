@@ -19,7 +19,7 @@ from upstreams.durations import duration, pause
 
 T = TypeVar("T")
 
-CLOSES = ("fin", "linger", "rst", "408")
+CLOSES = ("fin", "linger", "rst", "408", "drop")
 DRAINS = ("now", "idle", "notice")
 
 EXAMPLES = """\
@@ -51,7 +51,7 @@ class Behaviour:
     jitter_s: float = 0.0
     """Uniform 0..jitter, added once per connection; 0: none."""
     close: str = "fin"
-    """How an idle connection is closed: one of CLOSES."""
+    """How an idle connection is closed: one of CLOSES. "drop": what has come is read first, and thrown away."""
     linger_s: float = 5.0
     """With close="linger": how long at most the connection is read, and what it says discarded, after the FIN."""
     hint: int | None = None

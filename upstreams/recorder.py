@@ -20,6 +20,7 @@ EXCHANGE_EXECUTED = Kind("exchange.executed", ("req_id", "method", "target", "nt
 EXCHANGE_ANSWERED = Kind("exchange.answered", ("req_id", "status"))
 UPSTREAM_CLOSED = Kind("upstream.closed", ("reason", "how", "idle_ms", "unread_bytes", "requests"))
 UPSTREAM_LINGERED = Kind("upstream.lingered", ("discarded_bytes",))
+UPSTREAM_DROPPED = Kind("upstream.dropped", ("discarded_bytes",))
 UPSTREAM_STALLED = Kind("upstream.stalled", ("stall_ms", "due"))
 UPSTREAM_RETIRED = Kind("upstream.retired", ("reason", "connections", "idle"))
 

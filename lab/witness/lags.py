@@ -40,6 +40,10 @@ def lag_ms(line: Line, exposure: Exposure, idle_ms: float | None, evidence: Evid
     close = seen[0][0].upstream_close() if seen else None
     if seen and close is not None:
         request = seen[0][1]
+        failed = (e["t"] for e in evidence.proxy.get(line["req_id"], ()) if e["kind"] == "exchange.attempt_failed")
+        noticed = next(failed, None)
+        if exposure is Exposure.CROSSED and close.t_out is not None and noticed is not None:
+            lags.append((noticed - close.t_out) / 1e6)  # it had not looked at what had come
         if exposure is Exposure.FIN_DELIVERED and close.t_out is not None:
             lags.append((request.t_in - close.t_out) / 1e6)  # it had not noticed the FIN
         if exposure is Exposure.UNREAD and request.t_out is not None:

@@ -45,6 +45,8 @@ SOONER = [trial(i, exposure=Exposure.FORGOTTEN, status=504, latency_ms=660.0) fo
 AFTER_SILENCE = [answered(i, gap_ms=3300.0, idle_ms=None) for i in range(40)]
 BEFORE_SILENCE = [answered(i, gap_ms=1400.0, idle_ms=None) for i in range(40)]
 
+TOLD = lane(told_as="closed_before_response")
+PROVEN = lane(expect=Expect.MENDED, proxy={"retry.policy": "when_proven"})
 SILENT = lane(aim=Aim.FORGOTTEN, forget_ms=1500.0, waits_ms=(1000.0, 1400.0))
 SILENT_PREVENTION = lane(aim=Aim.FORGOTTEN, forget_ms=1500.0, expect=Expect.MENDED, prevents=True)
 FROZEN = lane(aim=Aim.FROZEN_UPSTREAM, expect=Expect.MENDED, prevents=True)
@@ -103,6 +105,12 @@ AFTER = lane(aim=Aim.ELSEWHERE, expect=Expect.MENDED, at=1.5)
         pytest.param(DOUBLE, LOST, Verdict.INCONCLUSIVE, id="no crash, but the race"),
         pytest.param(LAG, LATE_LOOP, Verdict.PASS, id="FIN delivered, unnoticed"),
         pytest.param(LAG, LOST, Verdict.INCONCLUSIVE, id="crossings do not show lag"),
+        pytest.param(TOLD, LOST, Verdict.PASS, id="told as expected"),
+        pytest.param(TOLD, [*LOST[:-1], trial(39, cause="reset_before_response")], Verdict.FAIL, id="told as another"),
+        pytest.param(PROVEN, RETRIED, Verdict.PASS, id="proven and repeated"),
+        pytest.param(PROVEN, [*RETRIED[:-1], trial(39, lag_ms=28.0)], Verdict.INCONCLUSIVE, id="too late for a proof"),
+        pytest.param(PROVEN, [*RETRIED[:-2], trial(38), trial(39, lag_ms=28.0)], Verdict.FAIL, id="not all were late"),
+        pytest.param(CURE, [*RETRIED[:-1], trial(39, lag_ms=28.0)], Verdict.FAIL, id="late, but no proof was needed"),
         pytest.param(SILENT, FORGOTTEN, Verdict.PASS, id="dropped, and waited for"),
         pytest.param(SILENT, SOONER, Verdict.FAIL, id="heard of sooner than expected"),
         pytest.param(

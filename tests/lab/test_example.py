@@ -5,7 +5,7 @@ from typing import Any
 from evidence import lane, trial
 
 from lab.checkers import LaneFinding
-from lab.example import ladder
+from lab.example import choose, ladder
 from lab.model import Aim, Exposure, Verdict
 from lab.witness.evidence import Evidence
 from lab.witness.flows import Flow, Segment
@@ -47,6 +47,14 @@ def test_a_crossing_counts_from_the_close() -> None:
         (0.0, "FIN (held by the wire until the request had left)"),
         (31.0, "RST"),
     ]
+
+
+def test_the_example_was_lost_as_most_were() -> None:
+    unread = [trial(i, conn=CONN, exposure=Exposure.UNREAD) for i in range(3)]
+    both = (*unread, trial(3, conn=CONN), trial(4, conn=CONN))
+    chosen = choose([LaneFinding(lane(aim=Aim.GAPS), Verdict.PASS, "", both, both, ())])
+    assert chosen is not None
+    assert chosen[1].exposure is Exposure.UNREAD
 
 
 def test_what_vanished_counts_from_the_request_and_ends_with_what_the_client_got() -> None:

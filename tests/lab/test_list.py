@@ -30,6 +30,7 @@ def estimate(name: str, **asked: object) -> float:
         ("max-requests", False, 20),
         ("no-race", True, 10),
         ("frozen", True, 14),
+        ("black-hole", True, 10),
     ],
 )
 def test_the_estimate_is_near_what_was_measured(name: str, short: bool, measured_s: float) -> None:
@@ -45,6 +46,14 @@ def test_what_makes_a_run_longer_makes_the_estimate_longer() -> None:
     assert estimate("idle-close", short=True, methods=("POST",)) < usual
     held = estimate("idle-close", short=True, arms=("control",))  # aims by no time, so it calibrates nothing
     assert estimate("idle-close", short=True, arms=("window",)) > held + 2
+
+
+def test_a_scenario_can_be_about_one_wire_and_a_busy_loop() -> None:
+    pod = understand(SCENARIOS["pod"], Asked(wire="relay", seed=1))
+    assert (pod.wire, pod.rtt_ms, pod.stall_ms) == ("loopback", 0.0, 100.0)
+    assert understand(SCENARIOS["pod"], Asked(stall="50ms", seed=1)).stall_ms == 50.0
+    busy = understand(SCENARIOS["busy"], Asked(wire="relay", seed=1))
+    assert (busy.wire, busy.stall_ms) == ("relay", 150.0)
 
 
 def test_arms_without_the_wanted_method_take_no_time() -> None:

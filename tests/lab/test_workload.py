@@ -121,3 +121,22 @@ def test_parse_answer(received: bytes, answer: tuple[int, str] | None) -> None:
 
 def test_no_prefix_of_an_answer_is_an_answer() -> None:
     assert all(parse_answer(OK[:n]) is None for n in range(len(OK)))
+
+
+async def test_the_rest_of_a_request_can_come_later() -> None:
+    came: list[bytes] = []
+
+    async def reads(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        came.append(await reader.readexactly(7))
+        clients[0].send_rest()
+        clients[0].send_rest()  # once only
+        came.append(await reader.readexactly(1))
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+
+    async with serving(reads) as address:
+        clients = await connect(address, 1)
+        call = clients[0].send("it.1", "POST", "/", held_back=1)
+        await finished([call], clients, 10)
+        clients[0].send_rest()  # nothing is left
+        clients[0].close()
+    assert (call.status, came) == (200, [b"amount=", b"1"])

@@ -52,7 +52,7 @@ def test_2000_connections(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("flags", "sentence"),
     [
-        (["--close", "finn"], "error: --close: 'finn' is not one of fin, linger, rst, 408; did you mean fin?"),
+        (["--close", "finn"], "error: --close: 'finn' is not one of fin, linger, rst, 408, drop; did you mean fin?"),
         (["--drain", "idel"], "error: --drain: 'idel' is not one of now, idle, notice; did you mean idle?"),
         (["--keepalive", "2s"], "error: --keepalive: unknown flag; did you mean --keep-alive?"),
         (["--keep-alive", "2"], f"error: --keep-alive: '2' {NOT_A_DURATION}; did you mean 2s?"),

@@ -153,6 +153,20 @@ def test_stall_leaves_what_arrives_unread_and_the_kernel_resets(tmp_path: Path) 
         assert "late" not in {e["req_id"] for e in running.events("exchange.executed")}
 
 
+def test_what_arrives_in_the_stall_can_be_read_and_dropped(tmp_path: Path) -> None:
+    """As by a server whose loop comes to the bytes first and closes all the same: a FIN, and no reset."""
+    with lab(tmp_path, "--keep-alive", "2s", "--stall", "1s", "--close", "drop") as running:
+        clients = [primed(running, f"first-{number}") for number in range(2)]
+        at(clients[0].answered_s + 1.5)
+        clients[0].send(REQUEST)
+        assert [client.end() for client in clients] == ["fin", "fin"]
+        closed = running.wait_for("upstream.closed", 2)
+        assert [(e["how"], e["unread_bytes"]) for e in closed] == [("drop", 0)] * 2
+        dropped = {e["conn"]: e["discarded_bytes"] for e in running.events("upstream.dropped")}
+        assert dropped == {clients[0].name: len(REQUEST), clients[1].name: 0}
+        assert "late" not in {e["req_id"] for e in running.events("exchange.executed")}
+
+
 def test_without_the_stall_the_same_request_is_answered(tmp_path: Path) -> None:
     with lab(tmp_path, "--keep-alive", "2s") as running:
         client = primed(running)

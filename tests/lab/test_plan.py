@@ -146,7 +146,7 @@ def test_an_arm_can_have_an_upstream_that_is_told_something_else() -> None:
 
 def test_only_the_lab_upstream_can_be_told() -> None:
     found, not_shown = close_forms(upstream="node")
-    assert {lane.arm for lane in found.values()} == {"control"}
+    assert {lane.arm for lane in found.values()} == {"control", "late-reader", "late-writer"}
     assert not_shown["farewell"] == "node cannot be told to do this, the lab upstream can"
 
 

@@ -13,7 +13,7 @@ from lab.plan import EDGE_MS, MAX_REQUESTS, Plan, by_time, lane_of
 from lab.result import Check
 from lab.witness.evidence import Evidence
 from lab.witness.flows import idle_ms_at_close
-from lab.witness.trials import Trial
+from lab.witness.trials import IDLE_TIMEOUT, Trial
 from lab.wording import duration_text
 from proxy.config import parse_duration
 
@@ -22,7 +22,12 @@ FORGETS = "wire forgets"
 
 
 def check_ends(
-    scenario: Scenario, plan: Plan, evidence: Evidence, closes: Sequence[float], seen: Sequence[float]
+    scenario: Scenario,
+    plan: Plan,
+    evidence: Evidence,
+    trials: Sequence[Trial],
+    closes: Sequence[float],
+    seen: Sequence[float],
 ) -> Check:
     """Whether what should end connections did so, and when. `closes` and `seen` are idle ages, ms."""
     if plan.not_judged and not plan.lanes:
@@ -34,7 +39,8 @@ def check_ends(
         return _leaves(plan, evidence)
     if scenario.ends is Ends.SILENCE:
         return _forgotten(plan, evidence)
-    return _idle_closes(plan, closes, seen)
+    told = _idle_closes(plan, closes, seen)
+    return _middle_closes(evidence, trials, told) if scenario.middle is not None else told
 
 
 def closed_after(scenario: Scenario) -> str:
@@ -109,6 +115,17 @@ def _idle_closes(plan: Plan, closes: Sequence[float], seen: Sequence[float]) -> 
         sentence = f"Measured before the run it closed after {measured}; in the run, after {median(seen):.1f} ms."
         return Check(name, Verdict.INCONCLUSIVE, sentence, "Run again on a quieter machine.")
     return Check(name, Verdict.PASS, f"Told {told_ms:.0f} ms, it closes idle connections after {measured}.")
+
+
+def _middle_closes(evidence: Evidence, trials: Sequence[Trial], told: Check) -> Check:
+    """In a chain the proxy in the middle keeps a log of its closes: it must have made those that the wire saw."""
+    said = sum(line["reason"] == IDLE_TIMEOUT for line in evidence.upstream_closes.values())
+    crossed = sum(trial.exposure is Exposure.CROSSED for trial in trials)
+    sentence = f"{told.sentence} The log of the proxy in the middle has {said} such closes."
+    if told.verdict is Verdict.PASS and said < max(1, crossed):
+        sentence += f" The wire saw {crossed} requests cross one."
+        return Check(NAME, Verdict.INCONCLUSIVE, sentence, "Run again; if it stays, report it with the run folder.")
+    return Check(NAME, told.verdict, sentence, told.remedy)
 
 
 def _aimed_by_time(plan: Plan) -> bool:

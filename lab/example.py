@@ -7,7 +7,9 @@ the run has one; otherwise one whose FIN the wire held until the request had lef
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+
+import msgspec
 
 from lab.checkers import LaneFinding
 from lab.model import Aim, Exposure
@@ -18,11 +20,16 @@ from lab.witness.logs import Line
 from lab.witness.trials import Trial
 
 SHOWN = (Exposure.CROSSED, Exposure.UNREAD, Exposure.FORGOTTEN)
+
+PLAIN = {"client": "client", "proxy": "proxy", "upstream": "upstream"}
+CHAIN = {"client": "client", "proxy": "balancer", "upstream": "proxy"}
+"""What stands in front of the wire and behind it, by name: in a chain the balancer, and the proxy in the middle."""
+
 NAMES = {"S": "SYN", "D": "data", "F": "FIN", "R": "RST"}
 
 
-def ladder(evidence: Evidence, findings: Sequence[LaneFinding]) -> Ladder | None:
-    """The example of this run, or None when nothing was lost."""
+def ladder(evidence: Evidence, findings: Sequence[LaneFinding], names: Mapping[str, str] = PLAIN) -> Ladder | None:
+    """The example of this run, or None when nothing was lost. `names`: of those that take part in it."""
     chosen = choose(findings)
     if chosen is None:
         return None
@@ -37,7 +44,8 @@ def ladder(evidence: Evidence, findings: Sequence[LaneFinding]) -> Ladder | None
     steps = _wire_steps(flow, request, close, zero, held=finding.lane.aim is Aim.HELD_FIN)
     steps += _local_steps(trial, evidence, zero)
     caption = f"{trial.method} on a connection idle for {trial.idle_ms or 0:.1f} ms; the client got {trial.label}."
-    ordered = sorted(steps, key=lambda step: step.t_ms)
+    named = [msgspec.structs.replace(s, sender=names[s.sender], receiver=names[s.receiver]) for s in steps]
+    ordered = sorted(named, key=lambda step: step.t_ms)
     if vanished:  # what both ends still send into the void, for minutes, tells nothing more
         ends = next((i for i, step in enumerate(ordered) if step.receiver == "client"), len(ordered))
         return Ladder(trial.req_id, trial.conn, caption, tuple(ordered[: ends + 1]), "when the request left the proxy")

@@ -12,7 +12,7 @@ from statistics import median
 from lab.checkers import LaneFinding, credit, judge_lane
 from lab.curves import curves
 from lab.ends import check_ends, closed_after, closes_seen
-from lab.example import ladder
+from lab.example import CHAIN, PLAIN, ladder
 from lab.maps import maps
 from lab.model import Aim, Scenario, Verdict
 from lab.narrative import narrate
@@ -25,6 +25,10 @@ from lab.witness.evidence import Evidence
 from lab.witness.trials import Trial
 
 REAL = ("the proxy and the upstream server, as processes of their own", "the kernel's TCP on both sides")
+REAL_CHAIN = (
+    "the balancer (the same proxy), the proxy behind it and the upstream server, as processes of their own",
+    "the kernel's TCP on both sides of the wire, which lies between the balancer and the proxy",
+)
 
 HELD = "the moment: except in arms that sweep idle gaps, the wire held each FIN until the request had left"
 FORGETS = "what forgets: the wire itself drops what comes on a connection that was silent for too long"
@@ -54,7 +58,7 @@ def conclude(
     findings = credit([judge_lane(plan, lane, trials) for lane in plan.lanes], controls)
     seen = closes_seen(scenario, plan, evidence, trials)
     closes = plan.calibration.close_ms if plan.calibration.measured else seen
-    ends = check_ends(scenario, plan, evidence, closes, seen)
+    ends = check_ends(scenario, plan, evidence, trials, closes, seen)
     checks = [ends, *(check_run(plan, evidence, trials, findings) if findings else ())]
     found_maps = maps(plan, findings)
     checks += [check_totals(found_maps)] if found_maps else []
@@ -83,13 +87,14 @@ def conclude(
         arms=tuple(_arm(scenario, finding, evidence) for finding in findings),
         not_judged=plan.not_judged,
         curves=curves(plan, findings, titles) if findings else (),
-        ladder=ladder(evidence, findings),
+        ladder=ladder(evidence, findings, CHAIN if scenario.middle is not None else PLAIN),
         environment=plan.environment,
-        real=REAL,
+        real=REAL if scenario.middle is None else REAL_CHAIN,
         emulated=_emulated(plan),
         files=tuple(files),
         maps=found_maps,
         closed_after=closed_after(scenario),
+        chain=() if scenario.middle is None else ("client", "balancer", "wire", "proxy", "upstream"),
     )
 
 

@@ -4,7 +4,8 @@
 Rules of this file:
 
 - Declarations are frozen data without behaviour that touches the world; `lab.runner` acts on them.
-- A fix is a change of configuration, never code. Keys start with the room they change: "proxy.", "upstream.", "wire.".
+- A fix is a change of configuration, never code. Keys start with the room they change: "proxy.", "middle.",
+  "upstream.", "wire.".
 - Expectations are written before the run. A verdict compares evidence with them and has three values.
 """
 
@@ -284,6 +285,10 @@ class Scenario:
     """For how long the lab upstream's loop is blocked before each idle deadline, unless `--stall` says otherwise."""
     on: str = ""
     """The only wire that it is about, and runs on, whatever `--wire` says; "": any."""
+    middle: Mapping[str, str] | None = None
+    """Of a chain: the base of a second proxy, between the wire and the upstream. What the arms try is then the balancer
+    in front of it, and `keep_alive_s` is its `timeouts.downstream_idle`; the upstream behind it has `keep-alive` of
+    `upstream`. None: the upstream answers by itself."""
     wire: Mapping[str, str] = field(default_factory=dict)
     """The base of what changes with "wire." override, but for the round trip: `forget`, a duration."""
 

@@ -28,7 +28,7 @@ NEVER_ACCEPTED = (
     "and answered the request with a reset."
 )
 RELAY_PROVES_NOTHING = (
-    "On the relay wire nothing can be proven unprocessed, for the relay acknowledges for the upstream ({}); "
+    "On the relay wire nothing can be proven unprocessed, for the relay acknowledges for what is behind it ({}); "
     "--wire netns can prove it, if the close is no reset."
 )
 
@@ -49,9 +49,10 @@ def narrate(
         return (NONE_TO_LOSE if findings and far else NOTHING,)
     lane, example = found[0].lane, found[1]
     got = f"{example.label}{_when(example)}"
+    silent = "the upstream has" if scenario.middle is None else "the proxy and the upstream have"
     return (
         *_how_it_met(scenario, plan, lane, example, closes),
-        f"The upstream never executed it. The client got {got}; the upstream has nothing to log.",
+        f"The upstream never executed it. The client got {got}; {silent} nothing to log.",
         *_how_many(findings, example.method),
         *_how_well_predicted(plan, findings),
         *(_what_helped(findings, controls) if sound else ()),
@@ -64,11 +65,12 @@ def _how_it_met(
 ) -> tuple[str, str]:
     """On what connection it was sent, and what that met."""
     if example.exposure is Exposure.NEVER_ACCEPTED:
-        return f"The proxy sent a {example.method} on a new connection.", NEVER_ACCEPTED
+        return f"The {_sender(scenario)} sent a {example.method} on a new connection.", NEVER_ACCEPTED
     idle_s = example.age_ms / 1000
     leaves = scenario.ends is Ends.LEAVES
+    before = f"on a connection that had been used before, then idle for {idle_s:.3f} s"
     return (
-        f"The proxy sent a {example.method} on a connection that had been used before, then idle for {idle_s:.3f} s.",
+        f"The {_sender(scenario)} sent a {example.method} {before}.",
         _who_left(plan, lane, example) if leaves else _what_met(scenario, plan, example.exposure, closes),
     )
 
@@ -100,14 +102,24 @@ def _what_met(scenario: Scenario, plan: Plan, exposure: Exposure, closes: Sequen
     span = f"{low / 1000:.3f} s" if high - low < STEADY_MS else f"{low / 1000:.3f} to {high / 1000:.3f} s"
     told_s = plan.setup.keep_alive_s
     though = f", though told {told_s:g} s" if low - told_s * 1000 > 5 * STEADY_MS else ""
-    close = f"The upstream ({plan.setup.upstream}) closes idle connections after {span}{though}"
+    close = f"{_closer(scenario, plan)} closes idle connections after {span}{though}"
     if exposure is not Exposure.CROSSED:
         return f"{close}. The request lay unread in its kernel at that moment, and the kernel answered with a reset."
     half = f"{plan.setup.rtt_ms / 2:g} ms"
     return (
-        f"{close}, counted from when its answer left, {half} before the proxy had it. "
+        f"{close}, counted from when its answer left, {half} before the {_sender(scenario)} had it. "
         f"Its FIN was on the way, {half} each way, when the request set out, and they crossed."
     )
+
+
+def _sender(scenario: Scenario) -> str:
+    return "proxy" if scenario.middle is None else "balancer"
+
+
+def _closer(scenario: Scenario, plan: Plan) -> str:
+    if scenario.middle is None:
+        return f"The upstream ({plan.setup.upstream})"
+    return "The proxy behind it is a server too: as such it"
 
 
 def _when(trial: Trial) -> str:

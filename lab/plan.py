@@ -16,9 +16,10 @@ from proxy.config import ProxyConfig, parse_duration
 from upstreams.catalogue import SERVERS
 
 RTT_KEY = "wire.rtt_ms"
-PROXY, UPSTREAM, WIRE = "proxy.", "upstream.", "wire."
+PROXY, MIDDLE, UPSTREAM, WIRE = "proxy.", "middle.", "upstream.", "wire."
 MAX_REQUESTS = "max-requests"
 IDLE_KEY = "timeouts.upstream_idle"
+CLOSES_AFTER = "timeouts.downstream_idle"
 
 RELAY_ANSWERS = "the relay's kernel acknowledges and answers probes itself, whatever becomes of the way behind it"
 RELAY_ACCEPTS = "the relay makes the upstream's connections itself, and for it that takes no time"
@@ -78,6 +79,8 @@ class LanePlan(msgspec.Struct, frozen=True):
     changes: tuple[Change, ...]
     upstream: dict[str, str] = {}
     """What its upstream does otherwise than the scenario's."""
+    middle: dict[str, str] = {}
+    """What the proxy in the middle of its chain does otherwise than the scenario's."""
     at: float = 0.0
     """With `Aim.ELSEWHERE`, when it fires, in idle timeouts; with `Aim.FORGOTTEN`, in the wire's `forget_ms`."""
     primes: int = 1
@@ -182,9 +185,9 @@ def abilities(setup: Setup, calibration: Calibration) -> dict[str, str]:
     }
 
 
-def _needs_of(arm: Arm) -> list[str]:
-    """What an arm needs because of what it changes, or makes happen."""
-    told = any(key.startswith(UPSTREAM) for key in arm.change) or arm.aim is Aim.TRAFFIC
+def _needs_of(scenario: Scenario, arm: Arm) -> list[str]:
+    """What an arm needs because of what it changes, or makes happen, or because of what stands in between."""
+    told = scenario.middle is not None or any(key.startswith(UPSTREAM) for key in arm.change) or arm.aim is Aim.TRAFFIC
     return [*(["script"] if told else []), *(["delay"] if arm.aim is Aim.TRAFFIC else [])]
 
 
@@ -230,7 +233,7 @@ def lay_out(
     for arm in scenario.arms:
         if arm.name not in setup.arms:
             continue
-        reasons = [missing[need] for need in (*arm.needs, *_needs_of(arm)) if missing[need]]
+        reasons = [missing[need] for need in (*arm.needs, *_needs_of(scenario, arm)) if missing[need]]
         reasons += _hint_that_is_none(scenario, arm, setup)
         if reasons:
             not_judged.append(NotJudged(arm.name, arm.title, reasons[0]))
@@ -258,6 +261,7 @@ def _lane(
         proxy={**scenario.proxy, **_of(PROXY, change)},
         changes=tuple(Change(key, _before(key, scenario, setup), after) for key, after in change.items()),
         upstream=upstream,
+        middle=_of(MIDDLE, change),
         at=arm.at if arm.aim in (Aim.ELSEWHERE, Aim.FORGOTTEN) else 0.0,
         forget_ms=float(parse_duration({**scenario.wire, **_of(WIRE, change)}.get("forget", "0s"))) * 1000,
         waits_ms=arm.waits_ms,
@@ -319,4 +323,7 @@ def _before(key: str, scenario: Scenario, setup: Setup) -> str:
         return f"{setup.rtt_ms:g}"
     if key.startswith(UPSTREAM):
         return scenario.upstream.get(key.removeprefix(UPSTREAM), "")
+    if key.startswith(MIDDLE):
+        middle = {CLOSES_AFTER: f"{setup.keep_alive_s:g}s", **(scenario.middle or {})}
+        return middle.get(key.removeprefix(MIDDLE), "")
     return scenario.proxy.get(key.removeprefix(PROXY), "")

@@ -182,5 +182,7 @@ class RunResult(msgspec.Struct, frozen=True):
     files: tuple[str, ...]
     maps: tuple[LossMap, ...] = ()
     """Loss over gap and margin, one for each round trip."""
+    chain: tuple[str, ...] = ()
+    """What a request passes, where that is more than a proxy: the wire is between the two whose connection is tried."""
     closed_after: str = ""
     """After what the upstream closed, where that was no idle time: "4 answers"."""

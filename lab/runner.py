@@ -33,6 +33,7 @@ from lab.doctor import environment
 from lab.errors import CannotRunError
 from lab.findings import conclude
 from lab.lane import Lane
+from lab.middle import Middles
 from lab.model import Aim, Scenario
 from lab.plan import Calibration, LanePlan, Plan, Setup, aims_by_time, lay_out
 from lab.processes import Address, Child, Children
@@ -113,17 +114,18 @@ async def _carry_out(
         busy = [sys.executable, "-S", "-c", "while True: pass"]
         children.start(f"hog-{number}", busy, says_ready=False, niceness=0)
     upstreams = Upstreams(scenario, setup, wire, children, folder)
+    middles = Middles(scenario, setup, wire, children, folder)
     await upstreams.start()
     if aims_by_time(scenario, setup):
         say(f"measuring when {setup.upstream} closes an idle connection (told: {setup.keep_alive_s:g} s)")
-        calibration = await _calibrate(setup, wire, upstreams)
+        calibration = await _calibrate(setup, wire, upstreams, middles)
     else:
         calibration = Calibration((setup.keep_alive_s * 1000,), (), measured=False)
     plan = Plan(setup, command, started, calibration, *lay_out(scenario, setup, calibration), environment())
     write_plan(folder, plan)
     say(f"starting {len(plan.lanes)} proxies, one for each arm and method")
     stages = await _open_stages(plan, wire, upstreams, folder, log, stack)
-    lanes = await _open_lanes(plan, wire, upstreams, stages, children, folder, log)
+    lanes = await _open_lanes(plan, wire, upstreams, middles, stages, children, folder, log)
     await _run_blocks(plan, lanes, children, log, say)
     return plan
 
@@ -137,8 +139,9 @@ async def _stop_wire(wire: Wire, log: EventLog) -> None:
     log.emit(WIRE, "", 0, stats.make, stats.forwarded, stats.lost, *late, dropped, stats.pcap_packets)
 
 
-async def _calibrate(setup: Setup, wire: Wire, upstreams: Upstreams) -> Calibration:
+async def _calibrate(setup: Setup, wire: Wire, upstreams: Upstreams, middles: Middles) -> Calibration:
     port, _ = await upstreams.serving(CALIBRATION)
+    port = await middles.before(port, {}, calibrating=True)
     address = await wire.link(CALIBRATION, port, delay_s=setup.rtt_ms / 2000, gate=False)
     # A stall covers connections that are due together, so they must start together, as in a round.
     spread_s = 0.0 if setup.stall_ms else LAB_SPREAD_S if setup.upstream == "lab" else SPREAD_S
@@ -149,6 +152,7 @@ async def _open_lanes(
     plan: Plan,
     wire: Wire,
     upstreams: Upstreams,
+    middles: Middles,
     stages: Mapping[str, Stage],
     children: Children,
     folder: Path,
@@ -170,6 +174,7 @@ async def _open_lanes(
             port, behind = await upstreams.serving(
                 lane.name, lane.upstream, crash=lane.aim is Aim.CRASH, alone=lane.aim is Aim.FROZEN_UPSTREAM
             )
+            port = await middles.before(port, lane.middle)
             dials, endpoints = [await wire.link(lane.name, port, delay_s=lane.rtt_ms / 2000, gate=False)], None
             if lane.forget_ms:
                 await wire.forget(lane.name, sabotage.forget_s(plan.setup.sabotage, lane))

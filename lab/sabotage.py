@@ -114,6 +114,14 @@ def throttle_s(name: str) -> float:
     return THROTTLE_S if name == "generator-throttled" else 0.0
 
 
+def idle_timeout(name: str, keep_alive_s: float, *, calibrating: bool = False) -> str:
+    """What the side that is to close idle connections is told."""
+    if name == "upstream-ignores-timeout":
+        return "off"
+    behind_its_back = "" if calibrating else keep_alive_of_lanes(name, keep_alive_s)
+    return behind_its_back or f"{keep_alive_s * 1000:g}ms"
+
+
 def keep_alive_of_lanes(name: str, keep_alive_s: float) -> str:
     """The idle timeout of the upstream that serves the arms, where it differs from the calibrated one; "" elsewhere."""
     if name == "fin-past-the-run":

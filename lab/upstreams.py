@@ -12,7 +12,7 @@ from lab.errors import CannotRunError, UsageError
 from lab.model import Scenario
 from lab.plan import MAX_REQUESTS, Setup
 from lab.processes import Child, Children
-from lab.sabotage import keep_alive_of_lanes, withholds_close
+from lab.sabotage import idle_timeout, keep_alive_of_lanes, withholds_close
 from lab.wire import Wire
 from upstreams.catalogue import SERVERS
 
@@ -84,13 +84,9 @@ class Upstreams:
     def _process_of(self, lane: str, crash: bool) -> str:
         if self._setup.stall_ms:
             return lane
-        if self._spoilt(lane):
-            return "sabotaged"
+        if lane != CALIBRATION and keep_alive_of_lanes(self._setup.sabotage, self._setup.keep_alive_s):
+            return "sabotaged"  # behind calibration's back
         return "crashing" if crash else "shared"
-
-    def _spoilt(self, lane: str) -> str:
-        """The idle timeout that sabotage gives the upstream of the lanes, behind calibration's back; "": none."""
-        return keep_alive_of_lanes(self._setup.sabotage, self._setup.keep_alive_s) if lane != CALIBRATION else ""
 
     async def _start_lab(
         self,
@@ -104,16 +100,14 @@ class Upstreams:
         setup = self._setup
         env = {"KALAB_EXECUTIONS": str(self._folder / f"executions-{name}.jsonl")} if killed else None
         options = {
+            "keep-alive": idle_timeout(setup.sabotage, setup.keep_alive_s, calibrating=lane == CALIBRATION),
             **self._scenario.upstream,
             **told,
-            "keep-alive": self._spoilt(lane) or f"{setup.keep_alive_s * 1000:g}ms",
             "events": "" if killed else str(self._folder / f"upstream-{name}.jsonl"),
             "seed": str(setup.seed),
         }
         if setup.stall_ms:
             options["stall"] = f"{setup.stall_ms:g}ms"
-        if setup.sabotage == "upstream-ignores-timeout":
-            options["keep-alive"] = "off"
         if options["keep-alive"] == "off":
             options.pop(MAX_REQUESTS, None)
         if withholds_close(setup.sabotage):

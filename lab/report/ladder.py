@@ -24,6 +24,8 @@ from lab.result import Ladder, Step
 from lab.wording import decimals_for, duration_text, time_text
 
 LANES = ("client", "proxy", "upstream")
+BALANCER = "balancer"
+IN_CHAIN = ("client", BALANCER, "proxy", "upstream")
 
 TOP = 40.0
 ROW = 17.0
@@ -96,7 +98,8 @@ def plan(ladder: Ladder, width: float) -> Plan:
 
 def _lanes(steps: Sequence[Step], left: float, width: float, size: float) -> dict[str, float]:
     """The three lanes, and any other that a step names, left to right."""
-    names = list(dict.fromkeys([*LANES, *(name for step in steps for name in (step.sender, step.receiver))]))
+    seen = [name for step in steps for name in (step.sender, step.receiver)]
+    names = list(dict.fromkeys([*LANES, *seen])) if BALANCER not in seen else [n for n in IN_CHAIN if n in seen]
     right = width - text_width("upstream", size) / 2 - 4
     return {name: left + i * (right - left) / (len(names) - 1) for i, name in enumerate(names)}
 

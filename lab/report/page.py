@@ -35,6 +35,7 @@ HOLDS = (
     ("client*.jsonl", "What the lab's own client sent and got, with times."),
     ("wire*.jsonl", "What went over the wire between proxy and upstream: data, FIN and RST, leaving and arriving."),
     ("proxy*.jsonl", "The proxy's events: connections taken and closed, requests sent, attempts that failed, and why."),
+    ("middle*.jsonl", "The events of the proxy in the middle of the chain."),
     ("upstream*.jsonl", "The upstream's events: requests executed and answered, connections closed, and why."),
     ("execut*.jsonl", "The upstream's list of executed requests."),
     ("proxy*.pcap", "The packets as the proxy's side saw them. Opens in Wireshark."),

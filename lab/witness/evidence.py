@@ -28,6 +28,7 @@ class Evidence:
     executions: dict[str, list[int]]
     """When each request id was executed, ns."""
     upstream_closes: dict[str, Line]
+    """What closed on the far side of the wire, by connection: the upstream, or in a chain the proxy in the middle."""
     flows: dict[str, list[Flow]]
     places: Places
     """Where on the wire each request id was seen, in order."""
@@ -36,6 +37,8 @@ class Evidence:
     damage: list[str] = field(default_factory=list)
     accepted: frozenset[str] = frozenset()
     """Connections that an upstream says it accepted; empty where none says so."""
+    middle: dict[str, list[Line]] = field(default_factory=dict)
+    """Events of the proxies in the middle of a chain, by request id; nothing where there is none."""
 
     def of(self, kind: str) -> Iterator[Line]:
         return (line for line in self.client if line["kind"] == kind)
@@ -60,12 +63,16 @@ class Evidence:
 
 
 def load(folder: Path, plan: Plan) -> Evidence:
-    """Reads all event logs that a run of this plan must have left: client, wire, a proxy's per lane, upstreams'."""
+    """Reads all event logs that a run of this plan must have left: client, wire, a proxy's per lane, upstreams'.
+
+    In a chain also those of the proxies in the middle.
+    """
     client = read(folder / "client.jsonl")
     wire = [] if plan.setup.wire == "loopback" else [read(folder / "wire.jsonl")]
     proxies = {lane.name: read(folder / f"proxy-{lane.name}.jsonl") for lane in plan.lanes}
     upstreams = [read(path) for path in sorted(folder.glob("upstream-*.jsonl"))]
     real = [read_unnumbered(path) for path in sorted(folder.glob("executions-*.jsonl"))]
+    middles = [read(path) for path in sorted(folder.glob("middle-*.jsonl"))]
     by_request: dict[str, list[Line]] = defaultdict(list)
     proxied_by: dict[str, str] = {}
     for lane, log in proxies.items():
@@ -84,15 +91,16 @@ def load(folder: Path, plan: Plan) -> Evidence:
         proxy=dict(by_request),
         proxied_by=proxied_by,
         executions=dict(executions),
-        upstream_closes={line["conn"]: line for line in _lines(upstreams) if line["kind"] == "upstream.closed"},
+        upstream_closes=_closes_of_middles(middles) if middles else _closes_of_upstreams(upstreams),
         flows=seen,
         places=_places(seen),
-        accepted=frozenset(line["conn"] for line in _lines(upstreams) if line["kind"] == "upstream.opened"),
+        accepted=_accepted(middles, "downstream.opened") if middles else _accepted(upstreams, "upstream.opened"),
         wire=of_wire,
         damage=[
-            *(log.damage for log in (client, *wire, *proxies.values(), *upstreams, *real) if log.damage),
+            *(log.damage for log in (client, *wire, *proxies.values(), *middles, *upstreams, *real) if log.damage),
             *(_captures_lack(folder, of_wire["packets"]) if of_wire is not None else ()),
         ],
+        middle=_by_request(middles),
     )
 
 
@@ -105,6 +113,28 @@ def _captures_lack(folder: Path, packets: int) -> list[str]:
     broken = [f"{name} breaks off after {n} packets" for name, (n, whole) in held.items() if not whole]
     there = sum(n for n, _ in held.values())
     return broken or ([f"the captures lack {packets - there} of {packets} packets"] if there != packets else [])
+
+
+def _by_request(logs: Iterable[Log]) -> dict[str, list[Line]]:
+    found: dict[str, list[Line]] = defaultdict(list)
+    for line in _lines(logs):
+        if req_id := line.get("req_id"):
+            found[req_id].append(line)
+    return dict(found)
+
+
+def _closes_of_upstreams(logs: Iterable[Log]) -> dict[str, Line]:
+    return {line["conn"]: line for line in _lines(logs) if line["kind"] == "upstream.closed"}
+
+
+def _closes_of_middles(logs: Iterable[Log]) -> dict[str, Line]:
+    """The same of a proxy, which says of what it has accepted neither how old it was nor what was left unread."""
+    unsaid = {"idle_ms": None, "unread_bytes": 0}
+    return {line["conn"]: {**unsaid, **line} for line in _lines(logs) if line["kind"] == "downstream.closed"}
+
+
+def _accepted(logs: Iterable[Log], kind: str) -> frozenset[str]:
+    return frozenset(line["conn"] for line in _lines(logs) if line["kind"] == kind)
 
 
 def _places(seen: dict[str, list[Flow]]) -> Places:

@@ -22,6 +22,9 @@ from lab.witness.logs import Line
 # may be put aside between what it did and its stamp, so less means nothing.
 CLOCKS_AGREE_NS = 10_000_000
 
+IDLE_TIMEOUT = "idle_timeout"
+"""The reason that a close has in the log of whoever waited long enough."""
+
 
 class Trial(msgspec.Struct, frozen=True):
     """One aimed request. Times in ms; `None` is "not known", never 0."""
@@ -125,7 +128,12 @@ def _trial(line: Line, evidence: Evidence, primed: bool) -> Trial:
         armed=line["armed"],
         conn=sent[0]["conn"] if sent else seen[0][0].conn if seen else "",
     )
-    dispute = _dispute(trial, events, evidence) or _misled(trial, evidence) or clocks(line, evidence)
+    dispute = (
+        _dispute(trial, events, evidence)
+        or _dispute_of_middle(trial, evidence)
+        or _misled(trial, evidence)
+        or clocks(line, evidence)
+    )
     return msgspec.structs.replace(trial, dispute=dispute)
 
 
@@ -166,7 +174,7 @@ def _exposure_without_wire(sent: list[Line], evidence: Evidence, executions: int
     if not sent[0]["reused"]:
         return Exposure.NEW_CONNECTION, None
     close = evidence.upstream_closes.get(sent[0]["conn"])
-    if close is None or close["reason"] != "idle_timeout":
+    if close is None or close["reason"] != IDLE_TIMEOUT:
         return (Exposure.CLOSED_AFTER_ARRIVAL if close and close["reason"] == "crashed" else Exposure.NOT_EXPOSED), None
     if close["unread_bytes"]:
         return Exposure.UNREAD, close["idle_ms"]
@@ -203,6 +211,23 @@ def _hidden_retry(trial: Trial, events: list[Line], evidence: Evidence) -> str:
         return f"the proxy says that it sent it {sent} times, the wire saw it {seen} times"
     if sent and trial.executions > sent:
         return f"the proxy says that it sent it {sent} times, the upstream executed it {trial.executions} times"
+    return ""
+
+
+def _dispute_of_middle(trial: Trial, evidence: Evidence) -> str:
+    """What the proxy in the middle of a chain says against the others."""
+    if not evidence.middle:
+        return ""
+    told = evidence.middle.get(trial.req_id)
+    if not trial.lost and not told:
+        return "the client was answered, the proxy in the middle says nothing of this request"
+    if trial.exposure is not Exposure.CROSSED or trial.attempts > 1:
+        return ""
+    if told:
+        return "the wire says that the request arrived after the close, the proxy in the middle says that it had it"
+    reason = evidence.upstream_closes.get(trial.conn, {}).get("reason", IDLE_TIMEOUT)
+    if reason != IDLE_TIMEOUT:
+        return f"the wire says that the proxy in the middle closed an idle connection, that proxy says: {reason}"
     return ""
 
 

@@ -3,13 +3,14 @@
 from typing import Any
 
 import pytest
-from evidence import lane, plan
+from evidence import lane, plan, trial
 
 from lab.ends import check_ends, closed_after, closes_seen
 from lab.model import Verdict
 from lab.witness.evidence import Evidence
 from lab.witness.flows import Flow
 from scenarios.black_hole import SCENARIO as SILENCE
+from scenarios.downstream_idle import SCENARIO as CHAIN
 from scenarios.idle_close import SCENARIO as IDLE
 from scenarios.max_requests import SCENARIO as COUNT
 
@@ -33,7 +34,7 @@ def evidence(*closes: tuple[str, int]) -> Evidence:
 def test_the_upstream_must_close_behind_the_answer_that_was_told(
     closes: list[tuple[str, int]], expected: Verdict
 ) -> None:
-    assert check_ends(COUNT, plan(lane()), evidence(*closes), [], []).verdict is expected
+    assert check_ends(COUNT, plan(lane()), evidence(*closes), [], [], []).verdict is expected
 
 
 @pytest.mark.parametrize(("forgotten_ns", "expected"), [(1, Verdict.PASS), (None, Verdict.INCONCLUSIVE)])
@@ -41,8 +42,25 @@ def test_the_wire_must_have_forgotten_a_connection(forgotten_ns: int | None, exp
     silent = lane(forget_ms=1500.0)
     seen = evidence()
     seen.flows = {"a>b": [Flow("a>b", silent.name, forgotten_ns=forgotten_ns), Flow("a>b", "ready")]}
-    assert check_ends(SILENCE, plan(silent), seen, [], []).verdict is expected
+    assert check_ends(SILENCE, plan(silent), seen, [], [], []).verdict is expected
     assert closed_after(SILENCE) == "nothing: the wire forgets after 1.5 s"
+
+
+@pytest.mark.parametrize(
+    ("said", "crossed", "expected"),
+    [
+        pytest.param(["idle_timeout"] * 3, 3, Verdict.PASS, id="as many as the wire saw"),
+        pytest.param(["idle_timeout"] * 3 + ["client_closed"], 2, Verdict.PASS, id="more than requests crossed"),
+        pytest.param(["idle_timeout"] * 2 + ["client_closed"], 3, Verdict.INCONCLUSIVE, id="fewer"),
+        pytest.param(["client_closed"], 0, Verdict.INCONCLUSIVE, id="none"),
+    ],
+)
+def test_the_proxy_in_the_middle_must_have_made_the_closes_that_the_wire_saw(
+    said: list[str], crossed: int, expected: Verdict
+) -> None:
+    closes = evidence(*((reason, 1) for reason in said))
+    check = check_ends(CHAIN, plan(lane()), closes, [trial(i) for i in range(crossed)], [2000.0], [2000.0])
+    assert check.verdict is expected, check.sentence
 
 
 def test_a_close_by_count_is_no_idle_close() -> None:

@@ -5,8 +5,9 @@ from typing import Any
 from evidence import lane, trial
 
 from lab.checkers import LaneFinding
-from lab.example import choose, ladder
+from lab.example import CHAIN, choose, ladder
 from lab.model import Aim, Exposure, Verdict
+from lab.report.ladder import _lanes
 from lab.witness.evidence import Evidence
 from lab.witness.flows import Flow, Segment
 from lab.witness.trials import Trial
@@ -55,6 +56,14 @@ def test_the_example_was_lost_as_most_were() -> None:
     chosen = choose([LaneFinding(lane(aim=Aim.GAPS), Verdict.PASS, "", both, both, ())])
     assert chosen is not None
     assert chosen[1].exposure is Exposure.UNREAD
+
+
+def test_in_a_chain_the_balancer_is_in_front_of_the_wire_and_the_proxy_behind() -> None:
+    made = seen(*BEFORE, sent(2000, False, "F"), sent(2010, True, "D", ID), sent(2031, False, "R"))
+    drawn = ladder(made, [finding(trial(conn=CONN))], CHAIN)
+    assert drawn is not None
+    assert {(step.sender, step.receiver) for step in drawn.steps if step.flags == "F"} == {("proxy", "balancer")}
+    assert list(_lanes(drawn.steps, 0, 900, 13)) == ["client", "balancer", "proxy"]
 
 
 def test_what_vanished_counts_from_the_request_and_ends_with_what_the_client_got() -> None:

@@ -14,6 +14,7 @@ from lab.plan import LanePlan, Plan
 from lab.result import Change
 from lab.witness.trials import Trial
 from scenarios.black_hole import SCENARIO as BLACK_HOLE
+from scenarios.downstream_idle import SCENARIO as DOWNSTREAM_IDLE
 from scenarios.idle_close import SCENARIO
 from scenarios.max_requests import SCENARIO as MAX_REQUESTS
 from scenarios.rolling_restart import SCENARIO as ROLLING
@@ -105,6 +106,14 @@ def test_what_a_relay_hides_is_said(wire: str, told_so: bool) -> None:
 
 def test_a_run_without_losses_shows_nothing() -> None:
     assert told(finding(lane(), OTHERS)) == NOTHING
+
+
+def test_in_a_chain_the_balancer_sends_and_the_proxy_closes() -> None:
+    text = told(CONTROL, closes=(1200.0, 1201.0), scenario=DOWNSTREAM_IDLE, the_plan=plan(keep_alive_s=1.2))
+    assert "The balancer sent a POST on a connection" in text
+    assert "The proxy behind it is a server too: as such it closes idle connections after 1.200 s, counted" in text
+    assert "20 ms before the balancer had it" in text
+    assert "the proxy and the upstream have nothing to log" in text
 
 
 def test_a_close_behind_an_answer_is_not_told_as_an_idle_one() -> None:

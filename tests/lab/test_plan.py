@@ -7,6 +7,7 @@ from lab.model import Aim, Expect, Verdict
 from lab.plan import Calibration, LanePlan, lay_out, window_ms
 from scenarios.black_hole import SCENARIO as BLACK_HOLE
 from scenarios.close_forms import SCENARIO as CLOSE_FORMS
+from scenarios.downstream_idle import SCENARIO as DOWNSTREAM_IDLE
 from scenarios.hint import SCENARIO as HINT
 from scenarios.idle_close import SCENARIO
 from scenarios.margin import SCENARIO as MARGIN
@@ -202,3 +203,24 @@ def test_what_kernels_find_out_needs_real_packets(wire: str, arms: set[str], bec
     assert {arm.arm for arm in not_shown} == arms
     assert all(arm.because.startswith(because) for arm in not_shown)
     assert {(each.forget_ms, each.at) for each in found} <= {(1500.0, 2.2)}
+
+
+def test_a_chain_has_a_proxy_in_the_middle_that_arms_can_change() -> None:
+    arms = tuple(arm.name for arm in DOWNSTREAM_IDLE.arms)
+    found, not_shown = lay_out(DOWNSTREAM_IDLE, setup(arms=arms, keep_alive_s=1.2), Calibration((1200.0,), ()))
+    named = {lane.name: lane for lane in found}
+    assert not_shown == ()
+    assert named["control.POST"].middle == {}
+    waits = named["proxy-waits.POST"]
+    assert waits.middle == {"timeouts.downstream_idle": "4s"}
+    assert waits.proxy["timeouts.upstream_idle"] == "1600ms"
+    before = {change.key: change.before for change in waits.changes}
+    assert before == {"middle.timeouts.downstream_idle": "1.2s", "proxy.timeouts.upstream_idle": "60s"}
+    assert named["upstream-hints.POST"].upstream == {"hint": "2"}
+
+
+def test_a_chain_ends_at_the_lab_upstream_and_needs_a_wire() -> None:
+    arms = tuple(arm.name for arm in DOWNSTREAM_IDLE.arms)
+    for changes in ({"upstream": "node"}, {"wire": "loopback", "rtt_ms": 0.0}):
+        found, not_shown = lay_out(DOWNSTREAM_IDLE, setup(arms=arms, **changes), STEADY)
+        assert (found, len(not_shown)) == ((), len(arms))

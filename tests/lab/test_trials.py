@@ -13,7 +13,15 @@ from lab.wire.flowlog import FORGOTTEN
 from lab.wire.pcap import RAW_IP, PcapFile
 from lab.witness.evidence import CAPTURES, Evidence, load
 from lab.witness.trials import Trial, join
-from proxy.events import EXCHANGE_ATTEMPT_FAILED, EXCHANGE_FINISHED, EXCHANGE_SENT, EventLog, Kind
+from proxy.events import (
+    DOWNSTREAM_CLOSED,
+    EXCHANGE_ATTEMPT_FAILED,
+    EXCHANGE_FINISHED,
+    EXCHANGE_SENT,
+    EXCHANGE_STARTED,
+    EventLog,
+    Kind,
+)
 
 MS = 1_000_000
 ARM = lane()
@@ -34,6 +42,14 @@ class Folder:
         self.link = ARM.name
         names = {"client": "client", "wire": "wire", "proxy-control.POST": "proxy", "upstream-shared": "upstream"}
         self.logs = {at: EventLog(path / f"{name}.jsonl", at) for name, at in names.items()}
+
+    def middle(self, reason: str = "idle_timeout", *, had_it: bool = False) -> None:
+        """The proxy in the middle of a chain, which closed the connection for this reason."""
+        self.logs["middle"] = EventLog(self.path / "middle-0.jsonl", "proxy")
+        self.logs["middle"].emit(EXCHANGE_STARTED, CONN, 1, "another", "GET", "/")
+        self.logs["middle"].emit(DOWNSTREAM_CLOSED, CONN, 0, reason, 1, t_ns=2000 * MS)
+        if had_it:
+            self.logs["middle"].emit(EXCHANGE_STARTED, CONN, 1, ID, "POST", "/")
 
     def client(self, status: int = 502, outcome: Outcome = Outcome.ANSWERED) -> None:
         cause = "" if status == 200 else "closed_before_response"
@@ -129,6 +145,36 @@ def test_a_proxy_that_tells_nothing_is_no_obstacle_to_the_class(folder: Folder) 
     trial = folder.trial()
     assert trial.exposure is Exposure.CROSSED
     assert trial.attempts == 1
+
+
+@pytest.mark.parametrize(
+    ("reason", "had_it", "dispute"),
+    [
+        ("idle_timeout", False, ""),
+        ("idle_timeout", True, "the proxy in the middle says that it had it"),
+        ("drained", False, "closed an idle connection, that proxy says: drained"),
+    ],
+)
+def test_the_proxy_in_the_middle_is_a_witness(folder: Folder, reason: str, had_it: bool, dispute: str) -> None:
+    folder.middle(reason, had_it=had_it)
+    folder.client()
+    folder.crossing()
+    folder.sent()
+    folder.failed()
+    folder.finished()
+    found = folder.trial().dispute
+    assert found.endswith(dispute)
+    assert bool(found) is bool(dispute)
+
+
+def test_who_was_answered_must_have_passed_the_middle(folder: Folder) -> None:
+    folder.middle()
+    folder.client(200)
+    folder.segment("up", "D", 2010, 2030, ID)
+    folder.sent()
+    folder.finished(200)
+    folder.executed()
+    assert folder.trial().dispute == "the client was answered, the proxy in the middle says nothing of this request"
 
 
 def test_nobody_saw_it(folder: Folder) -> None:

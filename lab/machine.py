@@ -8,9 +8,11 @@ Rules of this file:
 
 from __future__ import annotations
 
+import hashlib
 import os
 import platform
 import subprocess
+import time
 from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
@@ -35,13 +37,15 @@ def environment() -> dict[str, str]:
         "system": f"{platform.system()} {platform.release()}, {platform.machine()}",
         "runs in": surroundings(),
         "cpu": cpu_model(),
-        "cores": f"{usable_cores()} usable of {os.cpu_count()}",
+        "cores": cores(),
         "memory": memory(),
         "cgroup limits": cgroup_limits(),
         "load average": load_average(),
         "python": f"{platform.python_implementation()} {platform.python_version()}",
         "packages": ", ".join(f"{name} {version}" for name in PACKAGES if (version := package_version(name))),
+        "package hashes": package_hashes(),
         "source": source(),
+        "clock": clock(),
         "privilege": privilege(),
     }
     facts |= {name: " ".join(read(f"/proc/sys/{name.replace('.', '/')}").split()) for name in SYSCTLS}
@@ -67,6 +71,32 @@ def package_version(name: str) -> str:
 def usable_cores() -> int:
     """The cores that this process may run on."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def cores() -> str:
+    """How many cores this process may run on, and which."""
+    which = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+    numbers = f" (numbers {', '.join(map(str, which))})" if len(which) < (os.cpu_count() or 1) else ""
+    return f"{usable_cores()} usable of {os.cpu_count()}{numbers}"
+
+
+def clock() -> str:
+    """The clock that all stamps are taken from, and where it stands: runs of one boot can be put in order by it."""
+    info = time.get_clock_info("monotonic")
+    return f"{info.implementation}, resolution {info.resolution * 1e9:g} ns, {time.monotonic():.3f} s since it began"
+
+
+def package_hashes() -> str:
+    """A hash over the files of each package, as its installer recorded them; ours is told by the commit instead."""
+    return ", ".join(f"{name} {digest}" for name in PACKAGES[1:] if (digest := _recorded(name)))
+
+
+def _recorded(name: str) -> str:
+    try:
+        record = metadata.distribution(name).read_text("RECORD")
+    except metadata.PackageNotFoundError:
+        return ""
+    return hashlib.sha256("\n".join(sorted((record or "").splitlines())).encode()).hexdigest()[:12] if record else ""
 
 
 def cpu_model() -> str:
@@ -174,6 +204,24 @@ def _git(*words: str) -> str | None:
     except (OSError, subprocess.SubprocessError):
         return None
     return done.stdout.strip()
+
+
+def processor_ticks() -> tuple[int, int] | None:
+    """Ticks of all processors since the machine started, and those of them that the hypervisor gave to others."""
+    fields = _fields("/proc/stat", "cpu ")
+    return (sum(fields[:8]), fields[7]) if len(fields) >= 8 else None
+
+
+def segments_sent_again() -> int | None:
+    """How often TCP has sent a segment again, SYNs included, in this network namespace."""
+    lines = [line.split()[1:] for line in read("/proc/net/snmp").splitlines() if line.startswith("Tcp:")]
+    return int(dict(zip(*lines, strict=True))["RetransSegs"]) if len(lines) == 2 else None
+
+
+def _fields(path: str, start: str) -> list[int]:
+    """The numbers of the first line that starts so."""
+    line = next((line for line in read(path).splitlines() if line.startswith(start)), "")
+    return [int(word) for word in line.split()[1:]]
 
 
 def _colon_value(path: str, key: str) -> str:

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import hashlib
 import random
 import resource
 import sys
@@ -26,12 +27,16 @@ from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 
+import msgspec
+
 from lab import interrupts, sabotage
 from lab.aim import run_round
 from lab.calibration import LAB_SPREAD_S, SPREAD_S, calibrate
+from lab.direct import LINK, try_directly
 from lab.doctor import environment
 from lab.errors import CannotRunError
 from lab.findings import conclude
+from lab.generator import Watch
 from lab.lane import Lane
 from lab.middle import Middles
 from lab.model import Aim, Scenario
@@ -48,7 +53,6 @@ from lab.witness.trials import join
 from proxy.config import ProxyConfig, override, to_toml
 from proxy.events import EventLog, Kind
 
-GENERATOR = Kind("client.generator", ("cpu_s", "wall_s"))
 WIRE = Kind(
     "client.wire", ("make", "forwarded", "lost", "late_p50_ms", "late_p99_ms", "late_max_ms", "dropped", "packets")
 )
@@ -121,13 +125,20 @@ async def _carry_out(
         calibration = await _calibrate(setup, wire, upstreams, middles)
     else:
         calibration = Calibration((setup.keep_alive_s * 1000,), (), measured=False)
-    plan = Plan(setup, command, started, calibration, *lay_out(scenario, setup, calibration), environment())
+    plan = Plan(setup, command, started, calibration, *lay_out(scenario, setup, calibration), _circumstances(scenario))
     write_plan(folder, plan)
+    await _try_directly(setup, wire, upstreams, log)
     say(f"starting {len(plan.lanes)} proxies, one for each arm and method")
     stages = await _open_stages(plan, wire, upstreams, folder, log, stack)
     lanes = await _open_lanes(plan, wire, upstreams, middles, stages, children, folder, log)
     await _run_blocks(plan, lanes, children, log, say)
     return plan
+
+
+def _circumstances(scenario: Scenario) -> dict[str, str]:
+    """The machine, and what was declared: a later edit of the scenario shows in its hash."""
+    declared = hashlib.sha256(msgspec.json.encode(scenario, order="deterministic")).hexdigest()[:12]
+    return {**environment(), "scenario": f"{scenario.name}, hash {declared}"}
 
 
 async def _stop_wire(wire: Wire, log: EventLog) -> None:
@@ -146,6 +157,11 @@ async def _calibrate(setup: Setup, wire: Wire, upstreams: Upstreams, middles: Mi
     # A stall covers connections that are due together, so they must start together, as in a round.
     spread_s = 0.0 if setup.stall_ms else LAB_SPREAD_S if setup.upstream == "lab" else SPREAD_S
     return await calibrate(address, setup.keep_alive_s, spread_s=spread_s)
+
+
+async def _try_directly(setup: Setup, wire: Wire, upstreams: Upstreams, log: EventLog) -> None:
+    port, _ = await upstreams.serving(CALIBRATION)
+    await try_directly(await wire.link(LINK, port, delay_s=setup.rtt_ms / 2000, gate=False), log)
 
 
 async def _open_lanes(
@@ -238,7 +254,7 @@ async def _run_blocks(plan: Plan, lanes: list[Lane], children: Children, log: Ev
     gc.collect()
     gc.freeze()
     gc.disable()  # a collection in a burst would make sends late
-    cpu, wall = time.process_time(), time.monotonic()
+    watch = Watch()
     try:
         for block in range(plan.setup.blocks if lanes else 0):
             say(f"block {block + 1} of {plan.setup.blocks}: {len(lanes)} arms, {plan.setup.trials} aimed requests each")
@@ -253,7 +269,7 @@ async def _run_blocks(plan: Plan, lanes: list[Lane], children: Children, log: Ev
     finally:
         gc.enable()
         gc.unfreeze()
-    log.emit(GENERATOR, "", 0, time.process_time() - cpu, max(time.monotonic() - wall, 1e-9))
+    watch.write(log)
 
 
 async def _round(lane: Lane, block: int, start_after_s: float) -> None:

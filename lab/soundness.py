@@ -26,7 +26,10 @@ MAX_DISPUTED = 0.001
 MIN_CROSSED = 0.95
 MIN_CROSSED_IN_A_LANE = 0.8
 MAX_GENERATOR_CPU = 0.8
+MAX_STOLEN = 0.02
 MAX_LATE_MS = 20.0
+# How much sooner than planned the wire may seem to hand over: clocks are read before and after the calls that matter.
+WIRE_EARLY_MS = 1.0
 # A held FIN waits for its request, so lateness there does not spoil the aim; but it says that the generator is short.
 MAX_LATE_HELD_MS = 200.0
 # Equal arms differ this much in fewer than one run of 10,000.
@@ -40,6 +43,7 @@ def check_run(plan: Plan, evidence: Evidence, trials: Sequence[Trial], findings:
     checks: list[tuple[str, Callable[[], Check]]] = [
         ("witnesses whole", lambda: _witnesses_whole(evidence)),
         ("witnesses agree", lambda: _witnesses_agree(evidence, trials)),
+        ("direct", lambda: _direct(plan, evidence)),
         ("schedule kept", lambda: _schedule_kept(plan, evidence, trials)),
         ("generator not the limit", lambda: _generator_free(evidence)),
         ("wire", lambda: _wire_faithful(plan, evidence)),
@@ -116,6 +120,26 @@ def _schedule_kept(plan: Plan, evidence: Evidence, trials: Sequence[Trial]) -> C
     return Check(name, Verdict.PASS, f"All {planned} requests were sent, 99 of 100 within {max(late_ms, 0.1):.1f} ms.")
 
 
+def _direct(plan: Plan, evidence: Evidence) -> Check:
+    """Without a proxy nothing may be lost, and the wire must be as long as it says; or the instrument is at fault."""
+    name, remedy = "direct", "Close other programs and run again; if it stays, report it with the run folder."
+    lines = list(evidence.of("client.direct"))
+    times_ms = [(line["done_ns"] - line["sent_ns"]) / 1e6 for line in lines]
+    late_ms = percentile([(line["sent_ns"] - line["intended_ns"]) / 1e6 for line in lines], 0.99)
+    once = sum(line["status"] == 200 and len(evidence.executions.get(line["req_id"], ())) == 1 for line in lines)
+    fastest_ms, rtt_ms = min(times_ms), plan.setup.rtt_ms
+    sentence = f"Without a proxy {once} of {len(lines)} requests were answered and executed once"
+    if once < len(lines):
+        return Check(name, Verdict.INCONCLUSIVE, f"{sentence}: the others were lost by the instrument itself.", remedy)
+    if not rtt_ms - WIRE_EARLY_MS <= fastest_ms <= rtt_ms + MAX_LATE_MS:
+        sentence += f", the fastest in {fastest_ms:.1f} ms; the round trip was to be {rtt_ms:g} ms."
+        return Check(name, Verdict.INCONCLUSIVE, sentence, remedy)
+    if late_ms > MAX_LATE_MS:
+        sentence = f"Without a proxy requests at twice the pace went out late: 1 in 100 by {late_ms:.0f} ms or more."
+        return Check(name, Verdict.INCONCLUSIVE, sentence, remedy)
+    return Check(name, Verdict.PASS, f"{sentence}, at twice the pace at most {max(late_ms, 0.1):.1f} ms late.")
+
+
 def _generator_free(evidence: Evidence) -> Check:
     name = "generator not the limit"
     line = next(evidence.of("client.generator"))
@@ -123,6 +147,11 @@ def _generator_free(evidence: Evidence) -> Check:
     sentence = f"The load generator used {share:.0%} of one core."
     if share > MAX_GENERATOR_CPU:
         return Check(name, Verdict.INCONCLUSIVE, sentence, "Run fewer trials at once (--trials).")
+    if line["stolen"] is not None and line["stolen"] > MAX_STOLEN:
+        sentence = f"The hypervisor gave {line['stolen']:.1%} of this machine's processor time to others."
+        return Check(name, Verdict.INCONCLUSIVE, sentence, "Run again when they are quiet, or on another machine.")
+    if line["sent_again"]:
+        sentence += f" TCP sent {line['sent_again']} segments again, of whatever ran in this network."
     return Check(name, Verdict.PASS, sentence)
 
 

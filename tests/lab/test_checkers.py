@@ -178,7 +178,19 @@ def test_each_method_has_its_own_control() -> None:
 
 
 ROUND: dict[str, Any] = {"kind": "client.round"}
-GENERATOR: dict[str, Any] = {"kind": "client.generator", "cpu_s": 1.0, "wall_s": 10.0}
+GENERATOR: dict[str, Any] = {"kind": "client.generator", "cpu_s": 1.0, "wall_s": 10.0, "stolen": 0.0, "sent_again": 0}
+DIRECT: list[dict[str, Any]] = [
+    {
+        "kind": "client.direct",
+        "req_id": f"direct.{i}",
+        "intended_ns": 0,
+        "sent_ns": 100_000,
+        "done_ns": 41_000_000,
+        "outcome": "answered",
+        "status": 200,
+    }
+    for i in range(60)
+]
 WIRE: dict[str, Any] = {"kind": "client.wire", "lost": 0, "dropped": 0}
 STEADY: list[dict[str, Any]] = [
     {
@@ -203,10 +215,10 @@ def sent(*reused: bool) -> dict[str, Any]:
 
 def evidence(**changes: Any) -> Evidence:
     made = Evidence(
-        client=[ROUND, GENERATOR, *STEADY],
+        client=[ROUND, GENERATOR, *DIRECT, *STEADY],
         proxy=sent(False, True, True),
         proxied_by={},
-        executions={line["req_id"]: [1] for line in STEADY},
+        executions={line["req_id"]: [1] for line in (*DIRECT, *STEADY)},
         upstream_closes={},
         flows={},
         places={},
@@ -238,6 +250,13 @@ TOLD_OF_TWO = {"steady.0": [1], "steady.2": [1]}
         ("witnesses whole", LOST, {"damage": ["wire.jsonl lacks 3 of 90 lines"]}),
         ("witnesses agree", [*LOST[:-1], trial(39, dispute="they differ")], {}),
         ("witnesses agree", LOST, {"executions": {line["req_id"]: [99_000_000] for line in STEADY}}),
+        ("direct", LOST, {"client": [ROUND, GENERATOR, *STEADY]}),
+        ("direct", LOST, {"client": [*DIRECT[1:], {**DIRECT[0], "status": 502}]}),
+        ("direct", LOST, {"executions": {line["req_id"]: [1] for line in DIRECT[1:]}}),
+        ("direct", LOST, {"client": [{**line, "done_ns": 35_000_000} for line in DIRECT]}),
+        ("direct", LOST, {"client": [{**line, "done_ns": 70_000_000} for line in DIRECT]}),
+        ("direct", LOST, {"client": [*DIRECT[1:], {**DIRECT[0], "sent_ns": 30_000_000}]}),
+        ("generator not the limit", LOST, {"client": [{**GENERATOR, "stolen": 0.05}]}),
         ("schedule kept", LOST[:-1], {}),
         ("schedule kept", [trial(i, late_ms=300.0) for i in range(40)], {}),
         ("schedule kept", LOST, {"client": [GENERATOR_BUSY[1]]}),
@@ -402,7 +421,7 @@ def test_a_run_that_was_no_experiment_praises_no_fix() -> None:
     trials = [*LOST, *(answered(i, "order-timeouts", idle_ms=1980.0) for i in range(40))]
     told = []
     for damage in ([], ["wire.jsonl is missing"]):
-        lines = [ROUND, ROUND, GENERATOR, *STEADY, *({**line, "arm": "order-timeouts"} for line in STEADY)]
+        lines = [ROUND, ROUND, GENERATOR, *DIRECT, *STEADY, *({**line, "arm": "order-timeouts"} for line in STEADY)]
         made = evidence(client=lines, damage=damage)
         told.append(conclude(SCENARIO, plan(CONTROL, cure), made, trials, duration_s=1.0, files=()))
     assert [result.verdict for result in told] == [Verdict.PASS, Verdict.INCONCLUSIVE]

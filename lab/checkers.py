@@ -19,7 +19,7 @@ from lab.forecast import agrees
 from lab.model import Aim, Expect, Exposure, Verdict
 from lab.plan import EDGE_MS, LanePlan, Plan
 from lab.prediction import judge_predicted
-from lab.stats import differ_by_chance
+from lab.stats import Interval, differ_by_chance, of_rounds
 from lab.witness.trials import Trial
 
 # The fewest at which the intervals of "none lost" (0 to 45.9 %) and "all lost" (54.1 to 100 %) lie apart.
@@ -59,6 +59,23 @@ class LaneFinding:
     @property
     def lost(self) -> int:
         return sum(trial.lost for trial in self.exposed)
+
+    @property
+    def rounds(self) -> list[tuple[int, int]]:
+        """Of each of its rounds, how many of how many exposed requests were lost."""
+        return rounds_of(self.exposed)
+
+    @property
+    def bounds(self) -> Interval:
+        """The share lost; requests of one round share what happens to it."""
+        return of_rounds(self.rounds)
+
+
+def rounds_of(trials: Sequence[Trial]) -> list[tuple[int, int]]:
+    """Of each round, how many of how many requests were lost."""
+    sent = Counter(trial.block for trial in trials)
+    lost = Counter(trial.block for trial in trials if trial.lost)
+    return [(lost[block], n) for block, n in sorted(sent.items())]
 
 
 def judge_lane(plan: Plan, lane: LanePlan, trials: Sequence[Trial]) -> LaneFinding:

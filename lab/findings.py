@@ -20,7 +20,6 @@ from lab.plan import GATED, Plan
 from lab.prediction import check_totals
 from lab.result import ArmResult, RunResult
 from lab.soundness import check_run
-from lab.stats import interval
 from lab.witness.evidence import Evidence
 from lab.witness.trials import Trial
 
@@ -106,7 +105,7 @@ def _emulated(plan: Plan) -> tuple[str, ...]:
 
 def _arm(scenario: Scenario, finding: LaneFinding, evidence: Evidence) -> ArmResult:
     lane, arm = finding.lane, scenario.arm(finding.lane.arm)
-    bounds = interval(finding.lost, len(finding.exposed))
+    bounds = finding.bounds
     latency_ms, connects = _cost(finding, evidence)
     exposures = Counter(str(t.exposure) for t in finding.trials)
     return ArmResult(

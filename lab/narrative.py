@@ -13,7 +13,6 @@ from lab.maps import maps
 from lab.model import Aim, Ends, Expect, Exposure, Scenario, Verdict
 from lab.plan import MAX_REQUESTS, RTT_KEY, LanePlan, Plan
 from lab.prediction import totals_text
-from lab.stats import interval
 from lab.witness.trials import Trial
 from lab.wording import share_text
 
@@ -172,7 +171,7 @@ def _how_well_predicted(plan: Plan, findings: Sequence[LaneFinding]) -> list[str
 
 
 def _lost(finding: LaneFinding) -> str:
-    bounds = interval(finding.lost, len(finding.exposed))
+    bounds = finding.bounds
     return share_text(finding.lost, len(finding.exposed), bounds.low, bounds.high)
 
 

@@ -13,12 +13,12 @@ from itertools import combinations
 
 import msgspec
 
-from lab.checkers import LaneFinding
+from lab.checkers import LaneFinding, rounds_of
 from lab.model import CLOSING, Aim, Verdict
 from lab.plan import LanePlan, Plan, by_time, lane_of
 from lab.punctuality import time_checks
 from lab.result import Check
-from lab.stats import differ_by_chance, percentile
+from lab.stats import design_effect, differ_by_chance, percentile
 from lab.witness.evidence import Evidence
 from lab.witness.trials import Trial, clocks
 
@@ -252,7 +252,10 @@ def _equal_arms_agree(pairs: Sequence[tuple[LaneFinding, LaneFinding]]) -> Check
     name = "equal arms"
     for one, other in pairs:
         counts = [(sum(t.lost for t in f.trials), len(f.trials)) for f in (one, other)]
-        if differ_by_chance(*counts[0], *counts[1]) < MAX_CHANCE / len(pairs):
+        # A stall that hit one round must not count as often as there were requests in it.
+        effect = max(design_effect(rounds_of(f.trials)) for f in (one, other))
+        (lost, n), (other_lost, other_n) = [(round(lost / effect), round(n / effect)) for lost, n in counts]
+        if differ_by_chance(lost, n, other_lost, other_n) < MAX_CHANCE / len(pairs):
             told = " and ".join(
                 f"{lost} of {n} in {f.lane.name}" for f, (lost, n) in zip((one, other), counts, strict=True)
             )

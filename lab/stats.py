@@ -2,12 +2,15 @@
 
 `wilson` is Wilson's score interval (1927), good for shares in the middle. `exact` is Clopper and Pearson's (1934),
 used at the ends, where every trial or none was lost. Both are two-sided; `confidence` is 0.95 unless told.
+
+Requests of one round share what happens to that round, so they are not independent. `of_rounds` counts fewer of them
+where rounds differ more than chance makes them: by the design effect, as Korn and Graubard (1998) do for surveys.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from math import exp, lgamma, log, sqrt
+from collections.abc import Callable, Sequence
+from math import cos, exp, lgamma, log, pi, sin, sqrt, tan
 from statistics import NormalDist
 from typing import NamedTuple
 
@@ -20,7 +23,7 @@ class Interval(NamedTuple):
     high: float
 
 
-def wilson(hits: int, n: int, confidence: float = 0.95) -> Interval:
+def wilson(hits: float, n: float, confidence: float = 0.95) -> Interval:
     """`n` = 0 tells nothing: the bounds are 0 and 1."""
     if n == 0:
         return Interval(0.0, 0.0, 1.0)
@@ -44,6 +47,46 @@ def exact(hits: int, n: int, confidence: float = 0.95) -> Interval:
 def interval(hits: int, n: int, confidence: float = 0.95) -> Interval:
     """Exact at the ends, Wilson in between."""
     return exact(hits, n, confidence) if hits in (0, n) else wilson(hits, n, confidence)
+
+
+def of_rounds(rounds: Sequence[tuple[int, int]], confidence: float = 0.95) -> Interval:
+    """The interval for samples that came in rounds, each as (hits, n).
+
+    Where all or none were hits, rounds do not differ, and the interval is that of single requests. A cause that strikes
+    whole rounds, and has struck none, is bounded by their number only: `exact(0, len(rounds))`.
+    """
+    hits, n = sum(x for x, _ in rounds), sum(m for _, m in rounds)
+    effect = design_effect(rounds)
+    if effect <= 1:
+        return interval(hits, n, confidence)
+    z = NormalDist().inv_cdf(0.5 + confidence / 2)
+    worth = n / effect * (z / student(len(rounds) - 1, confidence)) ** 2  # few rounds tell little of how rounds differ
+    return wilson(hits / n * worth, worth, confidence)
+
+
+def design_effect(rounds: Sequence[tuple[int, int]]) -> float:
+    """How much more the share varies from round to round than between independent samples: a factor of at least 1."""
+    rounds = [(x, m) for x, m in rounds if m]
+    hits, n = sum(x for x, _ in rounds), sum(m for _, m in rounds)
+    if len(rounds) < 2 or hits in (0, n):
+        return 1.0
+    share = hits / n
+    between = sum((x - share * m) ** 2 for x, m in rounds) * len(rounds) / (len(rounds) - 1)
+    return max(1.0, between / (n * share * (1 - share)))
+
+
+def student(freedom: int, confidence: float = 0.95) -> float:
+    """The two-sided quantile of Student's distribution, by its closed form (Abramowitz and Stegun 26.7.3, 26.7.4)."""
+
+    def within(quarter: float) -> float:
+        angle = quarter * pi / 2
+        term, total = (cos(angle), 0.0) if freedom % 2 else (1.0, 0.0)
+        for i in range(1, freedom // 2 + 1):
+            total += term
+            term *= cos(angle) ** 2 * ((2 * i) / (2 * i + 1) if freedom % 2 else (2 * i - 1) / (2 * i))
+        return 2 / pi * (angle + sin(angle) * total) if freedom % 2 else sin(angle) * total
+
+    return sqrt(freedom) * tan(_solve(lambda quarter: within(quarter) - confidence) * pi / 2)
 
 
 def differ_by_chance(hits: int, n: int, other_hits: int, other_n: int) -> float:

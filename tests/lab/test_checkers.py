@@ -317,6 +317,17 @@ def test_arms_that_are_configured_alike_must_lose_alike(lost: int, other_lost: i
     assert check.verdict is expected, check.sentence
 
 
+def test_one_round_that_was_stalled_does_not_make_equal_arms_differ() -> None:
+    """Ten of forty against thirty of forty, but all of it in whole rounds: two stalls, not twenty."""
+    arms = []
+    for arm, stalled in (("control", (0,)), ("other", (0, 1, 2))):
+        made = [(i // 10, i) for i in range(40)]
+        trials = tuple((trial if b in stalled else answered)(i, arm, block=b) for b, i in made)
+        arms.append(LaneFinding(lane(arm, aim=Aim.GAPS), Verdict.PASS, "", trials, trials, ()))
+    checks = check_run(plan(*(found.lane for found in arms)), evidence(), LOST, arms)
+    assert {check.name: check.verdict for check in checks}["equal arms"] is Verdict.PASS
+
+
 @pytest.mark.parametrize("differs", [{"method": "GET"}, {"rtt_ms": 60.0}, {"proxy": {"retry.policy": "always"}}])
 def test_arms_that_differ_are_not_compared(differs: dict[str, Any]) -> None:
     assert equal_arms(5, 35, **differs) is None

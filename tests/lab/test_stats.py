@@ -1,10 +1,11 @@
 """Intervals against published values and against brute force."""
 
 from math import comb, isclose
+from random import Random
 
 import pytest
 
-from lab.stats import differ_by_chance, exact, interval, percentile, wilson
+from lab.stats import design_effect, differ_by_chance, exact, interval, of_rounds, percentile, student, wilson
 
 
 @pytest.mark.parametrize(
@@ -85,3 +86,39 @@ def test_equal_shares_seldom_seem_to_differ() -> None:
     for level in (0.05, 0.001):
         seems = sum(often[a] * often[b] for a in range(31) for b in range(31) if differ_by_chance(a, 30, b, 30) < level)
         assert 0 < seems < level
+
+
+@pytest.mark.parametrize(
+    ("freedom", "confidence", "quantile"),
+    [(1, 0.95, 12.706), (2, 0.95, 4.303), (3, 0.95, 3.182), (5, 0.95, 2.571), (5, 0.99, 4.032), (30, 0.95, 2.042)],
+)
+def test_student_is_as_in_the_tables(freedom: int, confidence: float, quantile: float) -> None:
+    assert student(freedom, confidence) == pytest.approx(quantile, abs=0.0006)
+
+
+def test_rounds_that_do_not_differ_are_worth_all_their_requests() -> None:
+    assert design_effect([(5, 10), (5, 10)]) == 1
+    assert of_rounds([(5, 10), (5, 10)]) == interval(10, 20)
+    assert of_rounds([(0, 24), (0, 24)]) == exact(0, 48)
+    assert of_rounds([(24, 24), (24, 24)]) == exact(48, 48)
+    assert of_rounds([(3, 10)]) == interval(3, 10)
+    assert of_rounds([]) == interval(0, 0)
+
+
+def test_a_round_that_was_hit_whole_does_not_count_as_often_as_it_has_requests() -> None:
+    rounds = [(24, 24), (0, 24), (0, 24), (0, 24), (0, 24), (0, 24)]
+    assert design_effect(rounds) == pytest.approx(28.8)
+    assert of_rounds(rounds).high > 0.6
+    assert interval(24, 144).high < 0.25  # what single requests would have claimed
+
+
+@pytest.mark.parametrize(("rounds", "likeness", "least"), [(2, 0.0, 0.93), (4, 0.2, 0.93), (6, 0.3, 0.93)])
+def test_the_interval_holds_the_share_as_often_as_it_says(rounds: int, likeness: float, least: float) -> None:
+    """By simulation: rounds of 24 with a share of their own, which scatters around one half (beta, then binomial)."""
+    draw, share, held = Random(7), 0.5, 0
+    for _ in range(400):
+        spread = 0.5 * (1 / likeness - 1) if likeness else 0.0
+        own = [draw.betavariate(spread, spread) if spread else share for _ in range(rounds)]
+        found = of_rounds([(sum(draw.random() < p for _ in range(24)), 24) for p in own])
+        held += found.low <= share <= found.high
+    assert held >= least * 400

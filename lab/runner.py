@@ -250,7 +250,8 @@ def _reaches(lane: LanePlan, addresses: Sequence[str], endpoints: Path | None) -
 
 async def _run_blocks(plan: Plan, lanes: list[Lane], children: Children, log: EventLog, say: Say) -> None:
     """Every lane one round in each block, started one after the other in an order drawn from the seed."""
-    order = random.Random(plan.setup.seed)
+    by_name = {lane.lane.name: lane for lane in lanes}
+    order = orders(plan.setup.seed, list(by_name), plan.setup.blocks)
     gc.collect()
     gc.freeze()
     gc.disable()  # a collection in a burst would make sends late
@@ -258,9 +259,10 @@ async def _run_blocks(plan: Plan, lanes: list[Lane], children: Children, log: Ev
     try:
         for block in range(plan.setup.blocks if lanes else 0):
             say(f"block {block + 1} of {plan.setup.blocks}: {len(lanes)} arms, {plan.setup.trials} aimed requests each")
-            order.shuffle(lanes)
             try:
-                await asyncio.gather(*(_round(lane, block, i * STAGGER_S) for i, lane in enumerate(lanes)))
+                await asyncio.gather(
+                    *(_round(by_name[name], block, i * STAGGER_S) for i, name in enumerate(order[block]))
+                )
             except OSError as error:
                 await children.raise_if_any_dies()
                 raise CannotRunError(f"a proxy took no connection: {error.strerror}") from error
@@ -270,6 +272,12 @@ async def _run_blocks(plan: Plan, lanes: list[Lane], children: Children, log: Ev
         gc.enable()
         gc.unfreeze()
     watch.write(log)
+
+
+def orders(seed: int, lanes: Sequence[str], blocks: int) -> list[list[str]]:
+    """In which order the lanes start in each block: drawn from the seed and nothing else."""
+    draw = random.Random(f"{seed}/order")
+    return [draw.sample(lanes, len(lanes)) for _ in range(blocks)]
 
 
 async def _round(lane: Lane, block: int, start_after_s: float) -> None:

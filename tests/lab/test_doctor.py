@@ -168,9 +168,19 @@ def test_findings_are_shown_with_their_remedy_and_as_json() -> None:
 
 def test_the_environment_tells_what_a_reader_needs() -> None:
     found = environment()
-    assert {"system", "cores", "python", "packages", "privilege", "runs in"} <= set(found)
+    assert {"system", "cores", "python", "packages", "package hashes", "clock", "privilege", "runs in"} <= set(found)
     assert "uvloop" in found["packages"]
+    assert re.search(r"\buvloop [0-9a-f]{12}\b", found["package hashes"])
     assert all(found.values())
+
+
+def test_what_the_kernel_counts_is_told_or_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    ticks = machine.processor_ticks()
+    assert ticks is None or ticks[0] > ticks[1] >= 0
+    again = machine.segments_sent_again()
+    assert again is None or again >= 0
+    monkeypatch.setattr(machine, "read", lambda _: "")
+    assert (machine.processor_ticks(), machine.segments_sent_again()) == (None, None)
 
 
 def test_the_environment_tells_nothing_private(monkeypatch: pytest.MonkeyPatch) -> None:

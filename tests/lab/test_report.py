@@ -88,6 +88,13 @@ def test_the_page_needs_nothing_from_outside_and_runs_nothing() -> None:
     assert "default-src 'none'" in html
 
 
+def test_the_page_says_what_was_real_and_what_emulated() -> None:
+    words = Page(render(sample())).words
+    assert sample().real
+    assert sample().emulated
+    assert [line for line in (*sample().real, *sample().emulated) if line not in words] == []
+
+
 def test_no_id_is_used_twice() -> None:
     ids = [attributes["id"] for _, attributes in Page(render(sample())).elements if "id" in attributes]
     assert len(ids) == len(set(ids))

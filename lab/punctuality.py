@@ -14,11 +14,14 @@ from lab.model import Aim, Expect, Verdict
 from lab.plan import LanePlan, Plan
 from lab.result import Check
 from lab.witness.evidence import Evidence
+from lab.witness.flows import idle_ms_at_close
 from lab.witness.trials import Trial
 
 # An upstream that is stopped is blind from before the first of a round's idle timeouts until after the last. The later
 # a connection was primed than the first, the longer it is blind for that one, and that counts as margin in these arms.
 MAX_PRIMED_APART_MS = 60.0
+
+NEARLY = 0.9  # of the idle timeout: a close after that long is one for idleness
 
 REMEDY = "Close other programs, or run fewer trials at once (--trials)."
 
@@ -30,6 +33,8 @@ def time_checks(
     checks: list[tuple[str, Callable[[], Check]]] = []
     if stopping := [lane for lane in plan.lanes if lane.aim is Aim.FROZEN_UPSTREAM and lane.prevents]:
         checks.append(("primed together", lambda: _primed_together(stopping, evidence)))
+    if counting := [f for f in findings if f.lane.primes > 1]:
+        checks.append(("closed by count", lambda: _closed_by_count(plan, counting, evidence)))
     if proving := [f for f in findings if _needs_proof(f.lane)]:
         checks.append(("proof in time", lambda: _proof_in_time(proving, evidence)))
     return checks
@@ -49,6 +54,23 @@ def _primed_together(lanes: Sequence[LanePlan], evidence: Evidence) -> Check:
         sentence += " For the last of them the upstream stood still for longer than planned."
         return Check(name, Verdict.INCONCLUSIVE, sentence, REMEDY)
     return Check(name, Verdict.PASS, sentence)
+
+
+def _closed_by_count(plan: Plan, findings: Sequence[LaneFinding], evidence: Evidence) -> Check:
+    """Where a number of answers ends connections, no idle timeout may have done it before the request was sent."""
+    name = "closed by count"
+    limit_ms = NEARLY * plan.setup.keep_alive_s * 1000
+    lost = [trial for finding in findings for trial in finding.trials if trial.lost]
+    idle = [trial for trial in lost if (_idle_at_close_ms(trial, evidence) or 0.0) >= limit_ms]
+    if idle:
+        sentence = f"{len(idle)} of {len(lost)} losses met a close for idleness, not for the number of answers."
+        return Check(name, Verdict.INCONCLUSIVE, sentence, REMEDY)
+    return Check(name, Verdict.PASS, "No request was lost to a close for idleness.")
+
+
+def _idle_at_close_ms(trial: Trial, evidence: Evidence) -> float | None:
+    seen = evidence.places.get(trial.req_id)
+    return idle_ms_at_close(seen[0][0]) if seen else None
 
 
 def _needs_proof(lane: LanePlan) -> bool:

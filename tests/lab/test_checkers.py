@@ -381,6 +381,24 @@ def test_a_proxy_that_was_too_late_for_its_proof_is_not_blamed(noticed_ms: float
     assert {check.name: check.verdict for check in checks}["proof in time"] is expected
 
 
+@pytest.mark.parametrize(
+    ("close_ms", "expected"),
+    [
+        pytest.param(1.0, Verdict.PASS, id="right behind the answer"),
+        pytest.param(2010.0, Verdict.INCONCLUSIVE, id="because the machine took longer than the idle timeout"),
+    ],
+)
+def test_a_bound_on_requests_is_not_blamed_for_an_idle_close(close_ms: float, expected: Verdict) -> None:
+    """Found on a busy machine: waiting for the last connections, the others idled out."""
+    counted = lane(expect=Expect.MENDED, prevents=True, primes=4)
+    made = closing_at(close_ms)
+    flow = made.flows[LOST[0].conn][0]
+    made.places = {LOST[0].req_id: [(flow, flow.segments[0])]}
+    found = judge_lane(plan(counted), counted, LOST)
+    checks = check_run(plan(counted), made, LOST, [found])
+    assert {check.name: check.verdict for check in checks}["closed by count"] is expected
+
+
 def late_wire(late_ms: float) -> Evidence:
     """A swept arm in which every aimed request reached the upstream this much too late."""
     entered = [int(i * 1e6) for i in range(40)]

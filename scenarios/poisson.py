@@ -22,7 +22,7 @@ SCENARIO = Scenario(
             title="One connection, half a request per idle timeout",
             why="Mostly the connection is gone before the next request, and a new one is made in time.",
             aim=Aim.TRAFFIC,
-            traffic=Traffic(rate=1.25, members=120, apart=True),
+            traffic=Traffic(rate=1.25, members=100, apart=True),
             expect={"POST": Expect.FORECAST},
         ),
         Arm(
@@ -30,7 +30,7 @@ SCENARIO = Scenario(
             title="One connection, one request per idle timeout",
             why="The rate at which most requests are lost.",
             aim=Aim.TRAFFIC,
-            traffic=Traffic(rate=2.5, members=80, apart=True),
+            traffic=Traffic(rate=2.5, members=70, apart=True),
             expect={"POST": Expect.FORECAST},
         ),
         Arm(
@@ -38,7 +38,7 @@ SCENARIO = Scenario(
             title="One connection, two and a half requests per idle timeout",
             why="It is seldom idle for so long.",
             aim=Aim.TRAFFIC,
-            traffic=Traffic(rate=6.0, members=30, apart=True),
+            traffic=Traffic(rate=6.0, members=28, apart=True),
             expect={"POST": Expect.FORECAST},
         ),
         Arm(

@@ -247,8 +247,11 @@ def clocks(line: Line, evidence: Evidence) -> str:
     Each stamp here is made before the moment can show at the next witness: the proxy's before it writes, the upstream's
     before it answers.
     """
-    sent = [e for e in evidence.proxy.get(line["req_id"], ()) if e["kind"] == "exchange.sent"]
+    told = evidence.proxy.get(line["req_id"], ())
+    sent = [e for e in told if e["kind"] == "exchange.sent"]
     moments = [("client", line["sent_ns"])]
+    # Before it is sent a new connection may have to be made, and in that time a clock could hide.
+    moments += [("proxy", e["t"]) for e in told if e["kind"] == "exchange.started"]
     if sent:
         moments.append(("proxy", sent[0]["t"]))
     seen = evidence.places.get(line["req_id"], ())

@@ -17,6 +17,7 @@ from lab.plan import Calibration, LanePlan, lane_of, lay_out, link_of
 from lab.pool_model import PoolCase, share_lost
 from lab.soundness import check_run
 from lab.traffic import arrivals
+from lab.wire.netns import LINKS_LIMIT
 from lab.witness.evidence import Evidence
 from lab.witness.trials import Trial
 from scenarios.discovery import SCENARIO as DISCOVERY
@@ -241,3 +242,8 @@ def test_requests_that_are_late_are_no_traffic_that_a_model_knows(late_ms: float
     evidence = Evidence([round_over], {}, {}, {}, {}, {}, {}, None)
     (check,) = (c for c in check_run(judged, evidence, trials, []) if c.name == "schedule kept")
     assert check.verdict is verdict, check.sentence
+
+
+def test_the_netns_wire_has_an_address_for_each_pool() -> None:
+    members = sum((arm.traffic.members if arm.traffic else 0) * len(arm.expect) for arm in POISSON.arms)
+    assert members + 1 <= LINKS_LIMIT  # and one for the calibration

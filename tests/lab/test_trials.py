@@ -371,6 +371,17 @@ def test_a_clock_that_is_wrong_is_noticed(
     assert folder.trial().dispute == (f"{dispute} let it go, by their clocks" if dispute else "")
 
 
+def test_a_clock_cannot_hide_in_the_time_that_a_new_connection_takes(folder: Folder) -> None:
+    folder.client(200)
+    folder.logs["proxy"].emit(EXCHANGE_STARTED, "c>p", 1, ID, "POST", "/", t_ns=1960 * MS)  # the client is 50 ms ahead
+    folder.segment("up", "S", 1960, 2060)
+    folder.segment("up", "D", 2160, 2260, ID)
+    folder.sent(2160, reused=False)
+    folder.executed(2260)
+    folder.finished(200)
+    assert folder.trial().dispute.startswith("the proxy had it 50 ms before the client")
+
+
 def test_what_went_out_more_often_than_the_proxy_says_is_noticed(folder: Folder) -> None:
     """No witness may repeat a request behind the others' backs."""
     folder.client(200)

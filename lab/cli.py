@@ -16,7 +16,7 @@ import typer
 from rich.console import Console
 from typer._click.exceptions import ClickException  # typer shows no public name for it
 
-from lab import compare_command, interrupts, list_command, predict_command, report_command, run_command
+from lab import compare_command, interrupts, list_command, predict_command, report_command, run_command, sweep_command
 from lab import doctor as doctor_room
 from lab.errors import CannotRunError, UsageError
 from lab.options import JsonOption
@@ -68,6 +68,7 @@ app.command("run", help=run_command.HELP)(run_command.command)
 app.command()(run_command.demo)
 app.command()(report_command.verify)
 app.command()(report_command.report)
+app.command("sweep", help=sweep_command.HELP)(sweep_command.command)
 app.command("compare", help=compare_command.HELP)(compare_command.command)
 app.command("predict", help=predict_command.HELP)(predict_command.command)
 

@@ -21,7 +21,7 @@ from lab.errors import UsageError
 from lab.model import Verdict
 from lab.plan import Plan, Setup
 from lab.result import ArmResult, RunResult
-from lab.stats import differ_by_chance
+from lab.stats import differ_by_chance, interval
 
 LEVEL = 0.05
 """How often two runs that differ by chance only may be told to differ, in any of their arms."""
@@ -141,7 +141,10 @@ def compare(first: Stored, second: Stored) -> Comparison:
 
 
 def _pair(one: ArmResult, other: ArmResult, level: float) -> Pair:
-    chance = differ_by_chance(one.lost, one.exposed, other.lost, other.exposed)
+    # A stall that hit one round must not count as often as there were requests in it.
+    effect = max(_effect(one), _effect(other))
+    counts = (round(count / effect) for count in (one.lost, one.exposed, other.lost, other.exposed))
+    chance = differ_by_chance(*counts)
     twice = differ_by_chance(one.executed_twice, one.aimed, other.executed_twice, other.aimed)
     outcome, because = _judge(one, other, chance, twice, level)
     return Pair(one.arm, one.method, _side(one), _side(other), chance, twice, outcome, because)
@@ -166,6 +169,14 @@ def _judge(one: ArmResult, other: ArmResult, chance: float, twice: float, level:
     if twice < level:
         return Outcome.BETTER, "fewer were executed twice"
     return Outcome.ALIKE, "what differs may be chance"
+
+
+def _effect(arm: ArmResult) -> float:
+    """How many of its requests are worth one independent request: its interval is wider by the root of that."""
+    plain = interval(arm.lost, arm.exposed)
+    if plain.high == plain.low:
+        return 1.0
+    return max(1.0, ((arm.lost_high - arm.lost_low) / (plain.high - plain.low)) ** 2)
 
 
 def _share(hits: int, n: int) -> float:

@@ -124,6 +124,8 @@ class Setup(msgspec.Struct, frozen=True):
     min_exposed: int
     seed: int
     sabotage: str = ""
+    settings: dict[str, str] = {}
+    """What `--set` says otherwise than the scenario (lab/settings.py)."""
 
 
 class Plan(msgspec.Struct, frozen=True):

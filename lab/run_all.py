@@ -8,27 +8,19 @@ Rules of this file:
 
 from __future__ import annotations
 
-import signal
-import subprocess
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from tempfile import TemporaryFile
-from time import monotonic
 
 import msgspec
 from rich.console import Console
 from rich.table import Table
 
-from lab import interrupts
 from lab.errors import CannotRunError, UsageError
 from lab.model import Scenario, Verdict
-from lab.processes import end_with_us
+from lab.one_run import Say, run_one
 from lab.report import overview
 from lab.result import RunResult
 from lab.story import STYLES
-
-Say = Callable[[str], None]
 
 CANNOT = CannotRunError.exit_code
 NOT_REACHED = "the series ended before it"
@@ -108,44 +100,8 @@ def tell(series: Sequence[Ran], console: Console, runs: Path) -> None:
 
 
 def _run(scenario: Scenario, flags: Sequence[str], runs: Path, say: Say) -> Ran:
-    argv = [sys.executable, "-P", "-m", "lab", "run", scenario.name, *flags, "--runs", str(runs), "--json"]
-    began, said = monotonic(), ""
-    with TemporaryFile("w+") as out:
-        # A process group of its own: Ctrl-C reaches this command only, which passes it on.
-        with subprocess.Popen(
-            argv,
-            stdin=subprocess.DEVNULL,
-            stdout=out,
-            stderr=subprocess.PIPE,
-            text=True,
-            process_group=0,
-            preexec_fn=end_with_us(signal.SIGTERM),
-        ) as process:
-            assert process.stderr is not None
-            try:
-                for line in process.stderr:
-                    said = line.strip() or said
-                    say(f"{scenario.name}: {said}")
-            except KeyboardInterrupt:
-                before = interrupts.ignore()
-                process.terminate()  # it stops what it has started, also where Ctrl-C is ignored
-                process.wait()
-                interrupts.restore(before)
-                raise
-        out.seek(0)
-        stdout = out.read()
-    took_s = monotonic() - began
-    code = process.returncode
-    try:
-        result = msgspec.json.decode(stdout, type=RunResult)
-    except msgspec.MsgspecError:
-        why_not = (
-            said.removeprefix("error: ") if said.startswith("error: ") else f"it ended with exit code {code}: {said}"
-        )
-        code = code if code == UsageError.exit_code else CANNOT
-        return Ran(scenario.name, scenario.sentence, code, took_s, why_not=why_not)
-    folder = str((runs / scenario.name / "latest").resolve().relative_to(runs.resolve()))
-    return Ran(scenario.name, scenario.sentence, code, took_s, folder, result)
+    ended = run_one(scenario.name, flags, runs, lambda said: say(f"{scenario.name}: {said}"))
+    return Ran(scenario.name, scenario.sentence, ended.code, ended.took_s, ended.folder, ended.result, ended.why_not)
 
 
 def _line(ran: Ran) -> str:

@@ -17,13 +17,23 @@ from lab.catalogue import catalogue
 from lab.errors import UsageError
 from lab.flags import choice
 from lab.model import Scenario
-from lab.options import ArmOption, JsonOption, MethodOption, RunsOption, SeedOption, UpstreamOption, WireOption
+from lab.options import (
+    ArmOption,
+    JsonOption,
+    MethodOption,
+    RunsOption,
+    SeedOption,
+    SetOption,
+    UpstreamOption,
+    WireOption,
+)
 from lab.plan import Setup
 from lab.progress import Progress
 from lab.result import RunResult
 from lab.run_all import exit_code, run_all
 from lab.run_all import tell as tell_all
 from lab.runner import run as run_scenario
+from lab.settings import settled
 from lab.story import tell
 from lab.wire import enter_private_network
 
@@ -39,6 +49,7 @@ Examples:
   kalab run idle-close --wire netns
   kalab run idle-close --wire loopback --stall 200ms
   kalab run idle-close --rtt 100ms --arm order-timeouts
+  kalab run idle-close --arm order-timeouts --set margin=30ms
   kalab run idle-close --upstream uvicorn --keep-alive 5s --arm control --method POST --blocks 1 --trials 1000
 
 Exit codes: 0 pass, 1 fail, 2 inconclusive, 3 bad usage, 4 this machine cannot run it.
@@ -58,6 +69,7 @@ def command(
     short: Annotated[bool, typer.Option("--short", help="Less evidence, in a third of the time.")] = False,
     blocks: Annotated[int | None, typer.Option(min=1, max=1000, help="Rounds of each arm.")] = None,
     trials: Annotated[int | None, typer.Option(min=1, max=5000, help="Aimed requests per arm and block.")] = None,
+    settings: SetOption = None,
     seed: SeedOption = None,
     runs: RunsOption = Path("runs"),
     as_json: JsonOption = False,
@@ -79,8 +91,10 @@ def command(
         trials=trials,
         seed=seed,
         sabotage=sabotage,
+        settings=settings or (),
     )
-    _run(chosen, understand(chosen, asked), runs, as_json=as_json)
+    setup = understand(chosen, asked)
+    _run(settled(chosen, setup), setup, runs, as_json=as_json)
 
 
 def demo(

@@ -9,6 +9,7 @@ from lab.errors import UsageError
 from lab.findings import conclude
 from lab.model import Scenario, Verdict
 from lab.plan import lay_out
+from lab.settings import settled
 from lab.store import read_plan, read_result, read_trials, tampered
 from lab.witness.evidence import load
 from lab.witness.trials import join
@@ -20,6 +21,7 @@ def verify(folder: Path, scenarios: Mapping[str, Scenario]) -> tuple[Verdict, li
     scenario = scenarios.get(plan.setup.scenario)
     if scenario is None:
         raise UsageError(f"{folder} is a run of {plan.setup.scenario!r}, a scenario that is not known here")
+    scenario = settled(scenario, plan.setup)
     findings = tampered(folder)
     if (plan.lanes, plan.not_judged) != lay_out(scenario, plan.setup, plan.calibration):
         findings.append("plan.json does not follow from the scenario and the measured close")

@@ -62,6 +62,7 @@ FIRST_ARM = {"no-race": "half", "a-a": "one", "discovery": "stale", "poisson": "
 RUN_HERE = [command for command in commands() if command not in RUN_ELSEWHERE]
 SCENARIO_RUNS = [command for command in RUN_HERE if command.startswith("kalab run ")]
 OTHERS = [command for command in RUN_HERE if command not in SCENARIO_RUNS]
+SWEEPS = [command for command in OTHERS if command.startswith("kalab sweep")]
 ON_RUNS = [command for command in OTHERS if command.startswith(("kalab verify", "kalab report", "kalab compare"))]
 
 
@@ -120,7 +121,18 @@ def test_commands_on_stored_runs(command: str, runs: Path, monkeypatch: pytest.M
     assert done.returncode in (0, 2), done.stderr
 
 
-@pytest.mark.parametrize("command", [c for c in OTHERS if c not in ON_RUNS])
+@pytest.mark.race
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("command", SWEEPS)
+def test_sweeps_run(command: str, tmp_path: Path) -> None:
+    """As told, but two cells with little evidence."""
+    small = ["--points", "2", "--set", "trials=8", "--set", "blocks=1", "--runs", str(tmp_path)]
+    done = ended([*python_words(command), *small])
+    assert done.returncode in (0, 1, 2), done.stderr
+    assert "verdict of all:" in done.stdout
+
+
+@pytest.mark.parametrize("command", [c for c in OTHERS if c not in (*ON_RUNS, *SWEEPS)])
 def test_other_commands_run(command: str) -> None:
     done = ended(python_words(command))
     assert done.returncode == 0, done.stderr

@@ -81,6 +81,16 @@ def test_of_many_arms_one_may_differ_by_chance() -> None:
     assert among.pairs[0].chance == alone.pairs[0].chance
 
 
+def test_requests_that_share_a_fate_count_as_fewer() -> None:
+    """20 and 50 of 100 in rounds that differ so much that the intervals are three times as wide: 2 and 6 of 11."""
+    wide = [
+        msgspec.structs.replace(found, lost_low=found.lost / 100 - 0.29, lost_high=found.lost / 100 + 0.29)
+        for found in (arm(lost=20), arm(lost=50))
+    ]
+    assert against(arm(lost=20), arm(lost=50)).outcome is Outcome.WORSE
+    assert against(*wide).outcome is Outcome.ALIKE
+
+
 @pytest.mark.parametrize(
     ("outcomes", "all_of_them"),
     [

@@ -54,7 +54,7 @@ def check_run(plan: Plan, evidence: Evidence, trials: Sequence[Trial], findings:
         checks.append(("acts", lambda: _acts_done(plan, evidence)))
     checks += time_checks(plan, evidence, findings)
     if pairs := _equal_lanes(findings):
-        checks.append(("equal arms", lambda: _equal_arms_agree(pairs)))
+        checks.append(("equal arms", lambda: equal_arms_agree(pairs)))
     return [_safely(name, check) for name, check in checks]
 
 
@@ -247,7 +247,7 @@ def _equal_lanes(findings: Sequence[LaneFinding]) -> list[tuple[LaneFinding, Lan
     ]
 
 
-def _equal_arms_agree(pairs: Sequence[tuple[LaneFinding, LaneFinding]]) -> Check:
+def equal_arms_agree(pairs: Sequence[tuple[LaneFinding, LaneFinding]]) -> Check:
     """What differs between them is neither configuration nor chance, and may be all that differs between others."""
     name = "equal arms"
     for one, other in pairs:

@@ -95,6 +95,12 @@ def test_every_pitfall_and_every_fault_has_its_row(header: tuple[str, ...], numb
     assert [row[0] for row in rows if not re.search(r"`(\w+\.(py::\w+|[A-Z_]+)|fuzz_\w+\.py)`|\bnot\b", row[3])] == []
 
 
+def test_every_rule_of_integrity_has_its_row_and_its_tests() -> None:
+    rows = table_rows("verdicts.md", "#", "Rule", "What kalab does", "Shown by")
+    assert [row[0] for row in rows] == [str(n) for n in range(1, 19)]
+    assert [row[0] for row in rows if not re.search(r"`\w+\.py::\w+`", row[3])] == []
+
+
 def test_every_file_of_the_proxy_is_in_the_plan_of_the_house() -> None:
     plan = (ROOT / "docs" / "architecture.md").read_text()
     files = (path.name for path in (ROOT / "proxy").rglob("*.py") if path.name != "__init__.py")

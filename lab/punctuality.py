@@ -10,8 +10,8 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 
 from lab.checkers import LaneFinding
-from lab.model import Aim, Expect, Verdict
-from lab.plan import LanePlan, Plan
+from lab.model import Aim, Expect, Exposure, Verdict
+from lab.plan import IDLE_KEY, LanePlan, Plan
 from lab.result import Check
 from lab.witness.evidence import Evidence
 from lab.witness.flows import idle_ms_at_close
@@ -35,6 +35,8 @@ def time_checks(
         checks.append(("primed together", lambda: _primed_together(stopping, evidence)))
     if counting := [f for f in findings if f.lane.primes > 1]:
         checks.append(("closed by count", lambda: _closed_by_count(plan, counting, evidence)))
+    if failed := [f for f in findings if f.verdict is Verdict.FAIL and _margin_ms(plan, f.lane) > 0]:
+        checks.append(("margin", lambda: _lateness_within_the_margin(plan, failed, evidence)))
     if proving := [f for f in findings if _needs_proof(f.lane)]:
         checks.append(("proof in time", lambda: _proof_in_time(proving, evidence)))
     return checks
@@ -54,6 +56,49 @@ def _primed_together(lanes: Sequence[LanePlan], evidence: Evidence) -> Check:
         sentence += " For the last of them the upstream stood still for longer than planned."
         return Check(name, Verdict.INCONCLUSIVE, sentence, REMEDY)
     return Check(name, Verdict.PASS, sentence)
+
+
+def _margin_ms(plan: Plan, lane: LanePlan) -> float:
+    """How much sooner its proxy gives up than the upstream does, where that is what mends it; 0 elsewhere."""
+    if lane.expect is not Expect.MENDED or not lane.prevents or IDLE_KEY not in lane.proxy:
+        return 0.0
+    return plan.calibration.low - lane.proxy_idle_ms
+
+
+def _lateness_within_the_margin(plan: Plan, findings: Sequence[LaneFinding], evidence: Evidence) -> Check:
+    """A margin covers the round trip and, with what is left of it, peers that are late. More is no fault of the fix."""
+    name = "margin"
+    for finding in findings:
+        margin_ms = _margin_ms(plan, finding.lane)
+        late_ms = [_late_ms(finding.lane, trial, evidence) for trial in finding.trials if trial.lost]
+        if late_ms and min(late_ms) + finding.lane.rtt_ms >= margin_ms:
+            sentence = (
+                f"{finding.lane.name} lost {len(late_ms)}, each to peers that were late by {min(late_ms):.0f} ms or "
+                f"more: with the round trip that is more than its margin of {margin_ms:.0f} ms."
+            )
+            return Check(name, Verdict.INCONCLUSIVE, sentence, REMEDY)
+    return Check(name, Verdict.PASS, "Nothing was lost to peers that were later than a margin covers.")
+
+
+def _late_ms(lane: LanePlan, trial: Trial, evidence: Evidence) -> float:
+    """How late the proxy and the upstream were, together.
+
+    The proxy: to read the answer from which it counts idle time, and to send what it had begun within its limit. One
+    that does not keep its limit is not late. The upstream: to read the request.
+    """
+    events = {event["kind"]: event for event in evidence.proxy.get(trial.req_id, ())}
+    late_ms = 0.0
+    counted = events.get("exchange.finished", {}).get("up_idle_ms")
+    if counted is not None and trial.idle_ms is not None:
+        late_ms += trial.idle_ms - counted
+        if "exchange.started" in events and "exchange.sent" in events:
+            took_ms = (events["exchange.sent"]["t"] - events["exchange.started"]["t"]) / 1e6
+            late_ms += min(took_ms, max(0.0, counted - lane.proxy_idle_ms))
+    seen = evidence.places.get(trial.req_id)
+    close = seen[0][0].upstream_close() if seen else None
+    if seen and close is not None and trial.exposure is Exposure.UNREAD and seen[0][1].t_out is not None:
+        late_ms += (close.t_in - seen[0][1].t_out) / 1e6
+    return late_ms
 
 
 def _closed_by_count(plan: Plan, findings: Sequence[LaneFinding], evidence: Evidence) -> Check:

@@ -399,6 +399,30 @@ def test_a_bound_on_requests_is_not_blamed_for_an_idle_close(close_ms: float, ex
     assert {check.name: check.verdict for check in checks}["closed by count"] is expected
 
 
+@pytest.mark.parametrize(
+    ("unread_ms", "expected"),
+    [
+        pytest.param(35.0, Verdict.INCONCLUSIVE, id="the upstream read it later than the margin allows"),
+        pytest.param(5.0, None, id="within the margin: the fix failed"),
+    ],
+)
+def test_a_margin_is_not_blamed_for_peers_that_are_later_than_it(unread_ms: float, expected: Verdict | None) -> None:
+    """Found on a busy machine: 25 ms of margin, and a request that lay unread for 35 ms."""
+    thin = lane(expect=Expect.MENDED, prevents=True, rtt_ms=4.0, proxy={"timeouts.upstream_idle": "1975ms"})
+    lost = trial(0, exposure=Exposure.UNREAD, idle_ms=1974.0)
+    request = Segment(True, "D", 9, 0, 2_000_000, lost.req_id)
+    reset = Segment(False, "R", 0, 2_000_000 + int(unread_ms * 1e6), None, "")
+    finished = {"kind": "exchange.finished", "up_idle_ms": 1973.0}
+    made = evidence(
+        places={lost.req_id: [(Flow(lost.conn, thin.name, [request, reset]), request)]}, proxy={lost.req_id: [finished]}
+    )
+    trials = [lost, *(answered(i, idle_ms=1980.0) for i in range(1, 40))]
+    found = judge_lane(plan(thin), thin, trials)
+    assert found.verdict is Verdict.FAIL
+    checks = {check.name: check.verdict for check in check_run(plan(thin), made, trials, [found])}
+    assert checks["margin"] is (expected or Verdict.PASS)
+
+
 def late_wire(late_ms: float) -> Evidence:
     """A swept arm in which every aimed request reached the upstream this much too late."""
     entered = [int(i * 1e6) for i in range(40)]

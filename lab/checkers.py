@@ -19,6 +19,7 @@ from lab.forecast import agrees
 from lab.model import Aim, Expect, Exposure, Verdict
 from lab.plan import EDGE_MS, LanePlan, Plan
 from lab.prediction import judge_predicted
+from lab.repeats import judge_repeats
 from lab.stats import Interval, differ_by_chance, of_rounds
 from lab.witness.trials import Trial
 
@@ -89,6 +90,8 @@ def judge_lane(plan: Plan, lane: LanePlan, trials: Sequence[Trial]) -> LaneFindi
         verdict, sentence = Verdict.INCONCLUSIVE, _too_few(plan, mine, met)
     elif lane.expect is Expect.PREDICTED:
         verdict, sentence = judge_predicted(plan, lane, exposed)
+    elif lane.expect in (Expect.REPEATED, Expect.BUDGETED):
+        verdict, sentence = judge_repeats(plan, lane, mine, exposed)
     elif lane.expect is Expect.FORECAST:
         verdict, sentence = _forecast(plan, lane, exposed)
     else:

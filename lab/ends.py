@@ -39,6 +39,8 @@ def check_ends(
         return _leaves(plan, evidence)
     if scenario.ends is Ends.SILENCE:
         return _forgotten(plan, evidence)
+    if scenario.ends is Ends.CRASH:
+        return _crashed(evidence)
     told = _idle_closes(plan, closes, seen)
     return _middle_closes(evidence, trials, told) if scenario.middle is not None else told
 
@@ -47,6 +49,8 @@ def closed_after(scenario: Scenario) -> str:
     """After what the upstream closed, where that is no idle time; "" where it is."""
     if scenario.ends is Ends.LEAVES:
         return "it was told to end, or recycled a worker"
+    if scenario.ends is Ends.CRASH:
+        return "executing a request, without an answer"
     if scenario.ends is Ends.SILENCE:
         return f"nothing: the wire forgets after {forgets_after(scenario)}"
     return f"{scenario.upstream[MAX_REQUESTS]} answers" if scenario.ends is Ends.COUNT else ""
@@ -65,6 +69,14 @@ def _forgotten(plan: Plan, evidence: Evidence) -> Check:
         sentence = "The wire forgot no connection, so nothing was lost to that."
         return Check(FORGETS, Verdict.INCONCLUSIVE, sentence, "Run again; if it stays, report it with the run folder.")
     return Check(FORGETS, Verdict.PASS, f"The wire forgot {forgotten} of {len(flows)} connections, and said nothing.")
+
+
+def _crashed(evidence: Evidence) -> Check:
+    died = sum(line["reason"] == "crashed" for line in evidence.upstream_closes.values())
+    if not died:
+        sentence = "The upstream never died over a request, so nothing was lost to that."
+        return Check(NAME, Verdict.INCONCLUSIVE, sentence, "Run again; if it stays, report it with the run folder.")
+    return Check(NAME, Verdict.PASS, f"It closed {died} connections behind a request that it had executed.")
 
 
 def _closes_by_count(told: int, evidence: Evidence) -> Check:

@@ -30,7 +30,7 @@ NAMES = {"S": "SYN", "D": "data", "F": "FIN", "R": "RST"}
 
 def ladder(evidence: Evidence, findings: Sequence[LaneFinding], names: Mapping[str, str] = PLAIN) -> Ladder | None:
     """The example of this run, or None when nothing was lost. `names`: of those that take part in it."""
-    chosen = choose(findings)
+    chosen = choose(findings) or _died_over(findings)
     if chosen is None:
         return None
     finding, trial = chosen
@@ -62,6 +62,16 @@ def choose(findings: Sequence[LaneFinding]) -> tuple[LaneFinding, Trial] | None:
             ((usual, _),) = Counter(t.exposure for t in lost).most_common(1)
             alike = sorted((t for t in lost if t.exposure is usual), key=lambda t: t.age_ms)
             return finding, alike[len(alike) // 2]  # the middle of the window shows it best
+    return None
+
+
+def _died_over(findings: Sequence[LaneFinding]) -> tuple[LaneFinding, Trial] | None:
+    """What the upstream executed and never answered: the example of a run in which nothing was lost to the race."""
+    plain = [f for f in findings if not f.lane.changes and f.lane.aim is Aim.CRASH]
+    for finding in sorted(plain, key=lambda f: f.lane.method != "POST"):
+        died = (t for t in finding.exposed if t.lost and t.executions == t.attempts == 1)
+        if found := next(died, None):
+            return finding, found
     return None
 
 
@@ -105,7 +115,9 @@ def _local_steps(trial: Trial, evidence: Evidence, zero: int) -> list[Step]:
     close = evidence.upstream_closes.get(trial.conn)
     if close is not None:
         label = "close()" if close["idle_ms"] is None else f"idle for {close['idle_ms']:.1f} ms: close()"
-        if close["reason"] == "max_requests":
+        if close["reason"] == "crashed":
+            label = "executed, and close() without an answer"
+        elif close["reason"] == "max_requests":
             label = f"that was answer {close['requests']}, the last: close()"
         steps.append(Step((close["t"] - zero) / 1e6, None, "upstream", "upstream", label))
     return steps

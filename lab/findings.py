@@ -131,6 +131,7 @@ def _arm(scenario: Scenario, finding: LaneFinding, evidence: Evidence) -> ArmRes
         proven=sum(t.proof == "unprocessed" for t in finding.exposed),
         latency_ms=latency_ms,
         connects_per_request=connects,
+        attempts=sum(t.attempts for t in finding.exposed) / len(finding.exposed) if finding.exposed else None,
     )
 
 

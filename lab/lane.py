@@ -147,7 +147,8 @@ class Lane:
         """Sends one of the round's requests now."""
         if self._throttle_s:
             time.sleep(self._throttle_s)
-        return client.send(f"{self.lane.name}.{block}.{number}", self.lane.method, target, intended_ns, held_back)
+        req_id = f"{self.lane.name}.{block}.{number}"
+        return client.send(req_id, self.lane.method, target, intended_ns, held_back, self.lane.body)
 
     async def gather(self, block: int, shots: Sequence[Shot], *, armed: bool, held: int, closed_by_proxy: int) -> None:
         """Waits for every outcome and writes the round down."""

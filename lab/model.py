@@ -145,6 +145,8 @@ class Ends(StrEnum):
     """The upstream closes one behind its n-th answer, n being its `max-requests`."""
     LEAVES = "leaves"
     """The upstream ends, or a worker of it, and its connections with it."""
+    CRASH = "crash"
+    """The upstream executes a request and dies before it answers."""
     SILENCE = "silence"
     """The wire forgets one on which nothing has passed for its `forget`, and drops what comes then."""
 
@@ -158,6 +160,8 @@ class Expect(StrEnum):
     PREDICTED = "lost where the model says, and nowhere else"
     EXECUTED_TWICE = "answered, but executed twice"
     EXECUTED_ONCE = "lost, but executed once only"
+    REPEATED = "lost, and executed as often as its policy repeats it"
+    BUDGETED = "lost, and repeated no more often than the budget allows"
     DAMAGED = "every exposed request is lost, executed or not, and nothing else"
     ANSWERED = "no exposed request is lost, some are executed twice"
     FORECAST = "as many are lost as the model says"
@@ -218,6 +222,9 @@ class Arm:
     are reused all the same, which the run makes sure of: a proxy that never reuses loses nothing. `needs` names
     abilities of the upstream or the wire without which the arm is not judged. `at` is for `Aim.ELSEWHERE` and
     `Aim.FORGOTTEN`; `waits_ms`: what is lost keeps its client waiting at least, and in the median at most, so long.
+    `body` is the size of its requests' bodies; None: a POST has a small one, others have none. `attempts`, by method:
+    how often a request is sent if no attempt is answered and no budget is in the way. `primes`: answers that its
+    connections carry before.
     `traffic` and `acts` are for `Aim.TRAFFIC`; there a fix that `prevents` counts what it was sent while its control
     lost requests.
     """
@@ -238,6 +245,9 @@ class Arm:
     waits_ms: tuple[float, float] | None = None
     told_as: str = ""
     """What the proxy must call the failure of what is lost; "": whatever it likes."""
+    body: int | None = None
+    attempts: Mapping[str, int] = field(default_factory=dict)
+    primes: int = 1
 
     @property
     def is_fix(self) -> bool:

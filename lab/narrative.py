@@ -13,6 +13,7 @@ from lab.maps import maps
 from lab.model import Aim, Ends, Expect, Exposure, Scenario, Verdict
 from lab.plan import MAX_REQUESTS, RTT_KEY, LanePlan, Plan
 from lab.prediction import totals_text
+from lab.repeats_told import tell_repeats
 from lab.witness.trials import Trial
 from lab.wording import share_text
 
@@ -42,6 +43,8 @@ def narrate(
     sound: bool,
 ) -> tuple[str, ...]:
     """The lines. `controls`: arm -> its control; `sound`: the run was an experiment, so its fixes may be praised."""
+    if scenario.ends is Ends.CRASH:
+        return tell_repeats(findings)
     found = _example(findings)
     if found is None:
         far = all(f.lane.aim is Aim.ELSEWHERE and not any(t.lost for t in f.trials) for f in findings)

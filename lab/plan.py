@@ -91,6 +91,10 @@ class LanePlan(msgspec.Struct, frozen=True):
     """How long what is lost keeps its client waiting: each at least, the median at most."""
     told_as: str = ""
     """What the proxy must call the failure of what is lost."""
+    body: int | None = None
+    """Bytes in the body of each of its requests; None: a POST has a few, others none."""
+    attempts: int = 1
+    """How often a request is sent if no attempt is answered and no budget is in the way."""
     predicted: Share | None = None
     """With `Expect.PREDICTED`, the share of its sweep that the model says is lost."""
     traffic: Traffic | None = None
@@ -268,7 +272,9 @@ def _lane(
         forget_ms=float(parse_duration({**scenario.wire, **_of(WIRE, change)}.get("forget", "0s"))) * 1000,
         waits_ms=arm.waits_ms,
         told_as=arm.told_as,
-        primes=max(1, int({**scenario.upstream, **upstream}.get(MAX_REQUESTS, 1))),
+        body=arm.body,
+        attempts=arm.attempts.get(method, 1),
+        primes=max(arm.primes, int({**scenario.upstream, **upstream}.get(MAX_REQUESTS, 1))),
         traffic=_traffic(scenario, arm),
         acts=arm.acts,
         stage=_stage(scenario, arm, setup),

@@ -33,7 +33,7 @@ def time_checks(
     checks: list[tuple[str, Callable[[], Check]]] = []
     if stopping := [lane for lane in plan.lanes if lane.aim is Aim.FROZEN_UPSTREAM and lane.prevents]:
         checks.append(("primed together", lambda: _primed_together(stopping, evidence)))
-    if counting := [f for f in findings if f.lane.primes > 1]:
+    if counting := [f for f in findings if f.lane.primes > 1 and f.lane.aim is not Aim.CRASH]:
         checks.append(("closed by count", lambda: _closed_by_count(plan, counting, evidence)))
     if failed := [f for f in findings if f.verdict is Verdict.FAIL and _margin_ms(plan, f.lane) > 0]:
         checks.append(("margin", lambda: _lateness_within_the_margin(plan, failed, evidence)))

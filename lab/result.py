@@ -57,6 +57,8 @@ class ArmResult(msgspec.Struct, frozen=True):
     latency_ms: float | None
     """Median of undisturbed requests in this configuration; None when none was measured."""
     connects_per_request: float | None
+    attempts: float | None = None
+    """How often one of the requests that count was sent upstream, in the mean; None when none counts."""
 
 
 class GapPoint(msgspec.Struct, frozen=True):

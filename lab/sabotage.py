@@ -130,7 +130,7 @@ def keep_alive_of_lanes(name: str, keep_alive_s: float) -> str:
 
 
 def withholds_close(name: str) -> bool:
-    """Whether an upstream that should end, or recycle a worker, is never told, behind the run's back."""
+    """Whether an upstream that should end, die or recycle a worker, is never told, behind the run's back."""
     return name in ("upstream-ignores-timeout", "fin-past-the-run")
 
 

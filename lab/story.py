@@ -64,7 +64,7 @@ class _Teller:
         table.add_column("what was tried", no_wrap=True)
         table.add_column("method", no_wrap=True)
         table.add_column("lost, of exposed", no_wrap=True)
-        table.add_column("executed\ntwice", justify="right")
+        table.add_column("executed\nagain", justify="right")
         table.add_column("what it did", ratio=1)
         harmful = harmful_changes(arms)
         before = ""

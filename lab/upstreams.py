@@ -112,6 +112,7 @@ class Upstreams:
             options.pop(MAX_REQUESTS, None)
         if withholds_close(setup.sabotage):
             options.pop("recycle", None)
+            options["crash"] = "never"
         inherited = (listener.fileno(),) if isinstance(listener, socket.socket) else ()
         listen = self._listen_words(listener)
         flags = [word for key, value in options.items() for word in _flag(key, value)]

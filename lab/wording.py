@@ -103,6 +103,8 @@ _EXPECTED_EFFECT = {
     Expect.PREDICTED: Effect("bad", "loses what the model says"),
     Expect.EXECUTED_TWICE: Effect("harm", "executes twice"),
     Expect.EXECUTED_ONCE: Effect("plain", "lost, but executed once only"),
+    Expect.REPEATED: Effect("plain", "lost"),
+    Expect.BUDGETED: Effect("good", "lost, repeats bounded"),
     Expect.DAMAGED: Effect("bad", "does not help"),
     Expect.ANSWERED: Effect("plain", "answers all, may execute twice"),
     Expect.FORECAST: Effect("plain", "as the model says"),
@@ -132,6 +134,13 @@ def effect(arm: ArmResult, harmful: Collection[tuple[Change, ...]] = ()) -> Effe
         return _CONTROL_EFFECT[expected]
     if expected is Expect.PREDICTED and not arm.lost:
         return Effect("good", "lost none, as the model says")
+    if expected is Expect.EXECUTED_TWICE and arm.method in SAFE:
+        return Effect("plain", "answered, executed twice, which is safe")
+    if expected in (Expect.REPEATED, Expect.BUDGETED) and arm.attempts is not None:
+        found = _EXPECTED_EFFECT[expected]
+        times = f"{arm.attempts:.2f}".removesuffix(".00")
+        tone = "harm" if expected is Expect.REPEATED and arm.attempts > 1 else found.tone
+        return Effect(tone, f"{found.words}, sent {times} times each" if times != "1" else f"{found.words}, sent once")
     if expected is Expect.MENDED and arm.changes in harmful:
         return Effect("harm", "mends this, executes twice elsewhere")
     return _EXPECTED_EFFECT[expected]

@@ -64,8 +64,19 @@ class Client(asyncio.Protocol):
 
     # Called by the run.
 
-    def send(self, req_id: str, method: str, target: str, intended_ns: int | None = None, held_back: int = 0) -> Call:
-        """Sends a request now, but for its last `held_back` bytes. Its fate is in the returned call: `call.done`."""
+    def send(
+        self,
+        req_id: str,
+        method: str,
+        target: str,
+        intended_ns: int | None = None,
+        held_back: int = 0,
+        body: int | None = None,
+    ) -> Call:
+        """Sends a request now, but for its last `held_back` bytes. Its fate is in the returned call: `call.done`.
+
+        `body`: how many bytes it has; None: a POST has a few, others have none.
+        """
         assert self._call is None, "one request at a time"
         now = monotonic_ns()
         call = Call(req_id, intended_ns or now, asyncio.get_running_loop().create_future())
@@ -75,7 +86,7 @@ class Client(asyncio.Protocol):
             return call
         self._call = call
         self._received.clear()
-        request = _request(req_id, method, target)
+        request = _request(req_id, method, target, body)
         assert self._transport is not None
         call.sent_ns = monotonic_ns()
         whole = len(request) - held_back
@@ -185,8 +196,9 @@ async def until(moment_ns: int) -> None:
         await asyncio.sleep(ahead)
 
 
-def _request(req_id: str, method: str, target: str) -> bytes:
+def _request(req_id: str, method: str, target: str, size: int | None) -> bytes:
     head = f"{method} {target} HTTP/1.1\r\nHost: lab\r\nX-Request-Id: {req_id}\r\n"
-    if method == "POST":
-        return f"{head}Content-Length: {len(BODY)}\r\n\r\n".encode() + BODY
-    return f"{head}\r\n".encode()
+    body = b"x" * size if size is not None else BODY if method == "POST" else b""
+    if body:
+        head += f"Content-Length: {len(body)}\r\n"
+    return f"{head}\r\n".encode() + body

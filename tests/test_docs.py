@@ -57,7 +57,13 @@ def commands() -> list[str]:
     return sorted({line for line in lines if line and not line.startswith("#")})
 
 
-FIRST_ARM = {"no-race": "half", "a-a": "one", "discovery": "stale", "poisson": "worst"}  # where it is not the control
+FIRST_ARM = {
+    "no-race": "half",
+    "a-a": "one",
+    "discovery": "stale",
+    "poisson": "worst",
+    "retry-post": "never",
+}  # where it is not the control
 
 RUN_HERE = [command for command in commands() if command not in RUN_ELSEWHERE]
 SCENARIO_RUNS = [command for command in RUN_HERE if command.startswith("kalab run ")]

@@ -192,7 +192,7 @@ class LabConnection(asyncio.Protocol):
     def _answer(self) -> None:
         request, _, nth = self._waiting[0]
         self.requests += 1
-        if request.path == "/crash" and nth == 1:
+        if request.path == "/crash" and self._crashes(nth):
             self.close("crashed", "fin")
             return
         try:
@@ -211,6 +211,10 @@ class LabConnection(asyncio.Protocol):
         self._transport.write(response)
         if not self._paused and not self._transport.is_closing():
             self._answered()
+
+    def _crashes(self, nth: int) -> bool:
+        """Whether it dies over this request, which has been executed so many times now."""
+        return self._behaviour.crash == "always" or (self._behaviour.crash == "once" and nth == 1)
 
     def pause_writing(self) -> None:
         self._paused = True

@@ -21,6 +21,7 @@ T = TypeVar("T")
 
 CLOSES = ("fin", "linger", "rst", "408", "drop")
 DRAINS = ("now", "idle", "notice")
+CRASHES = ("once", "always", "never")
 
 EXAMPLES = """\
 examples:
@@ -33,7 +34,7 @@ examples:
 
 routes, for any method: any path answers 200, "ok" and the request id; ?delay=300ms delays the answer;
 /bytes/N answers N bytes; /echo answers the body; /crash executes and closes without an answer the first
-time that it sees a request id (X-Request-Id), and answers 200 after that.
+time that it sees a request id (X-Request-Id), and answers 200 after that (--crash changes that).
 """
 
 
@@ -73,6 +74,9 @@ class Behaviour:
     recycle: int = 0
     """Answers after which all connections are drained and new ones served on, as when a worker makes room for the next
     behind the same listening socket; 0: never."""
+    crash: str = "once"
+    """When /crash closes without an answer: one of CRASHES. "once": the first time that a request id comes. "always":
+    every time, so that no repeat is ever answered. "never": it answers as any path does."""
 
 
 @dataclass(frozen=True)
@@ -115,6 +119,7 @@ def parse(argv: Sequence[str]) -> Options:
         drain=flags.drain,
         drain_for_s=flags.drain_for,
         recycle=flags.recycle,
+        crash=flags.crash,
     )
     if not behaviour.keep_alive_s:
         raise UsageError("--keep-alive: it must be longer than 0; off means never")
@@ -210,6 +215,13 @@ def _parser() -> Parser:
         type=_typed(_count),
         default=0,
         help="drain all connections after every N answers, and serve on; default 0: never",
+    )
+    add(
+        "--crash",
+        metavar="|".join(CRASHES),
+        type=_typed(_one_of(CRASHES)),
+        default="once",
+        help="when /crash dies: the first time that it sees a request id, every time, or never; default once",
     )
     add("--inherit", metavar="FD", type=_typed(_count), help="listen on this socket, inherited; default: --listen")
     add("--reuse-port", action="store_true", help="share the port with other processes (SO_REUSEPORT)")

@@ -13,6 +13,7 @@ from scenarios.black_hole import SCENARIO as SILENCE
 from scenarios.downstream_idle import SCENARIO as CHAIN
 from scenarios.idle_close import SCENARIO as IDLE
 from scenarios.max_requests import SCENARIO as COUNT
+from scenarios.retry_post import SCENARIO as CRASH
 
 
 def evidence(*closes: tuple[str, int]) -> Evidence:
@@ -61,6 +62,12 @@ def test_the_proxy_in_the_middle_must_have_made_the_closes_that_the_wire_saw(
     closes = evidence(*((reason, 1) for reason in said))
     check = check_ends(CHAIN, plan(lane()), closes, [trial(i) for i in range(crossed)], [2000.0], [2000.0])
     assert check.verdict is expected, check.sentence
+
+
+@pytest.mark.parametrize(("reason", "expected"), [("crashed", Verdict.PASS), ("idle_timeout", Verdict.INCONCLUSIVE)])
+def test_the_upstream_must_have_died_over_a_request(reason: str, expected: Verdict) -> None:
+    assert check_ends(CRASH, plan(lane()), evidence((reason, 1)), [], [], []).verdict is expected
+    assert closed_after(CRASH) == "executing a request, without an answer"
 
 
 def test_a_close_by_count_is_no_idle_close() -> None:

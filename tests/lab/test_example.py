@@ -80,3 +80,13 @@ def test_what_vanished_counts_from_the_request_and_ends_with_what_the_client_got
         (450.0, None, "the request again"),
         (1001.0, 1002.0, "504 closed_before_response"),
     ]
+
+
+def test_what_the_upstream_died_over_is_drawn_where_nothing_was_lost_to_the_race() -> None:
+    made = seen(*BEFORE, sent(2000, True, "D", ID), sent(2021, False, "F"))
+    made.upstream_closes[CONN] = {"t": 2020 * MS, "reason": "crashed", "idle_ms": None}
+    died = trial(conn=CONN, exposure=Exposure.CLOSED_AFTER_ARRIVAL, executions=1)
+    drawn = ladder(made, [finding(died, Aim.CRASH)])
+    assert drawn is not None
+    assert "executed, and close() without an answer" in [step.label for step in drawn.steps]
+    assert ladder(made, [finding(trial(conn=CONN, exposure=Exposure.CLOSED_AFTER_ARRIVAL), Aim.CRASH)]) is None

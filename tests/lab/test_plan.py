@@ -12,6 +12,7 @@ from scenarios.hint import SCENARIO as HINT
 from scenarios.idle_close import SCENARIO
 from scenarios.margin import SCENARIO as MARGIN
 from scenarios.max_requests import SCENARIO as MAX_REQUESTS
+from scenarios.retry_post import SCENARIO as RETRY_POST
 
 STEADY = Calibration((2000.2, 2000.9, 2001.4), (40.2,))
 TICKING = Calibration((2000.2, 2400.0, 2960.0), (40.2,))
@@ -172,6 +173,19 @@ def test_a_hint_that_cannot_be_told_is_not_judged(keep_alive_s: float, arms: set
     _, not_shown = lay_out(HINT, everything, Calibration((keep_alive_s * 1000,), ()))
     assert {arm.arm for arm in not_shown} == arms
     assert {arm.because for arm in not_shown} <= {because}
+
+
+def test_what_a_request_carries_and_how_often_it_is_sent_is_declared() -> None:
+    arms = ("large-always", "down-always", "down-reused-idempotent")
+    laid, _ = lay_out(RETRY_POST, setup(arms=arms), STEADY)
+    found = {lane.name: (lane.body, lane.attempts, lane.primes, lane.upstream) for lane in laid}
+    assert found == {
+        "large-always.GET": (2048, 1, 1, {}),
+        "large-always.POST": (2048, 1, 1, {}),
+        "down-reused-idempotent.GET": (None, 2, 2, {"crash": "always"}),
+        "down-reused-idempotent.POST": (None, 1, 2, {"crash": "always"}),
+        "down-always.POST": (None, 3, 2, {"crash": "always"}),
+    }
 
 
 def test_a_connection_that_ends_by_its_answers_is_primed_with_as_many() -> None:

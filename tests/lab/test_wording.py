@@ -58,12 +58,30 @@ def test_a_bound_above_zero_is_never_written_as_zero() -> None:
         (Expect.MENDED, True, Verdict.PASS, "good", "mends it"),
         (Expect.EXECUTED_ONCE, True, Verdict.PASS, "plain", "lost, but executed once only"),
         (Expect.EXECUTED_TWICE, True, Verdict.PASS, "harm", "executes twice"),
+        (Expect.REPEATED, True, Verdict.PASS, "plain", "lost"),
         (Expect.MENDED, True, Verdict.FAIL, "bad", "not as expected"),
         (Expect.MENDED, True, Verdict.INCONCLUSIVE, "open", "not settled"),
     ],
 )
 def test_effect(expected: Expect, is_fix: bool, verdict: Verdict, tone: str, words: str) -> None:
     arm = sample_arm(expected=expected.value, is_fix=is_fix, verdict=verdict)
+    assert effect(arm) == (tone, words)
+
+
+@pytest.mark.parametrize(
+    ("expected", "method", "attempts", "tone", "words"),
+    [
+        (Expect.EXECUTED_TWICE, "GET", 2.0, "plain", "answered, executed twice, which is safe"),
+        (Expect.EXECUTED_TWICE, "POST", 2.0, "harm", "executes twice"),
+        (Expect.REPEATED, "POST", 3.0, "harm", "lost, sent 3 times each"),
+        (Expect.REPEATED, "POST", 1.0, "plain", "lost, sent once"),
+        (Expect.BUDGETED, "POST", 1.4, "good", "lost, repeats bounded, sent 1.40 times each"),
+    ],
+)
+def test_what_repeats_did_is_told_with_their_number(
+    expected: Expect, method: str, attempts: float, tone: str, words: str
+) -> None:
+    arm = sample_arm(expected=expected.value, is_fix=True, method=method, attempts=attempts)
     assert effect(arm) == (tone, words)
 
 

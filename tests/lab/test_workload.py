@@ -84,6 +84,25 @@ async def test_outcomes(answer: Answer, outcome: Outcome, status: int) -> None:
     assert 0 < call.sent_ns <= call.done_ns
 
 
+@pytest.mark.parametrize(
+    ("method", "size", "bytes_"), [("POST", None, 8), ("GET", None, 0), ("GET", 2048, 2048), ("POST", 0, 0)]
+)
+async def test_a_request_has_the_body_that_was_asked_for(method: str, size: int | None, bytes_: int) -> None:
+    body = b""
+
+    async def counts(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal body
+        body = await reader.readexactly(bytes_)
+        writer.write(OK)
+
+    async with serving(counts) as address:
+        clients = await connect(address, 1)
+        call = clients[0].send("it.1", method, "/", body=size)
+        await finished([call], clients, 10)
+        clients[0].close()
+    assert (call.status, len(body)) == (200, bytes_)
+
+
 async def test_no_answer_in_time() -> None:
     call = await ask(hangs, timeout_s=0.05)
     assert call.outcome is Outcome.TIMED_OUT

@@ -244,6 +244,16 @@ def test_crash_executes_and_answers_only_the_second_time(tmp_path: Path) -> None
         assert len(running.events("exchange.answered")) == 1
 
 
+@pytest.mark.parametrize(("crash", "dies"), [("once", [True, False]), ("always", [True, True]), ("never", [False] * 2)])
+def test_how_often_it_dies_over_a_request_id(tmp_path: Path, crash: str, dies: list[bool]) -> None:
+    with lab(tmp_path, "--crash", crash) as running:
+        for died in dies:
+            client = running.client()
+            client.send(request_bytes("r1", target="/crash", method="POST"))
+            assert client.end() == "fin" if died else client.response()[1] == b"ok\nr1"
+        assert [e["nth"] for e in running.wait_for("exchange.executed", 2)] == [1, 2]
+
+
 @pytest.mark.parametrize(("flag", "announced"), [("--notice", True), ("--no-notice", False)])
 def test_max_requests(tmp_path: Path, flag: str, announced: bool) -> None:
     with lab(tmp_path, "--max-requests", "2", flag) as running:

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.timeout(120)
     ("words", "code", "says"),
     [
         ("run idle-clsoe", USAGE, "unknown scenario 'idle-clsoe'; did you mean idle-close?"),
-        ("run", USAGE, "name a scenario, or --all for every one; there are: a-a, close-forms, "),
+        ("run", USAGE, "name a scenario, or --all for every one; there are: a-a, black-hole, "),
         ("run idle-close --all", USAGE, "--all runs every scenario: leave out idle-close"),
         ("runn idle-close", USAGE, "No such command 'runn'"),
         ("run idle-close --upstream gunicron", USAGE, "unknown upstream server 'gunicron'; did you mean gunicorn?"),

@@ -143,17 +143,19 @@ def compare(first: Stored, second: Stored) -> Comparison:
 def _pair(one: ArmResult, other: ArmResult, level: float) -> Pair:
     # A stall that hit one round must not count as often as there were requests in it.
     effect = max(_effect(one), _effect(other))
-    counts = (round(count / effect) for count in (one.lost, one.exposed, other.lost, other.exposed))
-    chance = differ_by_chance(*counts)
+    n, other_n = round(one.exposed / effect), round(other.exposed / effect)
+    chance = differ_by_chance(round(one.lost / effect), n, round(other.lost / effect), other_n)
     twice = differ_by_chance(one.executed_twice, one.aimed, other.executed_twice, other.aimed)
-    outcome, because = _judge(one, other, chance, twice, level)
+    outcome, because = _judge(one, other, chance, twice, level, enough=differ_by_chance(0, n, other_n, other_n) < level)
     return Pair(one.arm, one.method, _side(one), _side(other), chance, twice, outcome, because)
 
 
-def _judge(one: ArmResult, other: ArmResult, chance: float, twice: float, level: float) -> tuple[Outcome, str]:
+def _judge(
+    one: ArmResult, other: ArmResult, chance: float, twice: float, level: float, *, enough: bool
+) -> tuple[Outcome, str]:
     if Verdict.INCONCLUSIVE in (one.verdict, other.verdict):
         return Outcome.INCONCLUSIVE, "it was not settled in both runs"
-    if differ_by_chance(0, one.exposed, other.exposed, other.exposed) >= level:
+    if not enough:
         return Outcome.INCONCLUSIVE, "too few requests to tell all lost from none lost"
     broke = one.verdict is Verdict.PASS and other.verdict is Verdict.FAIL
     if twice < level and _share(other.executed_twice, other.aimed) > _share(one.executed_twice, one.aimed):

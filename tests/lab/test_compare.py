@@ -89,6 +89,8 @@ def test_requests_that_share_a_fate_count_as_fewer() -> None:
     ]
     assert against(arm(lost=20), arm(lost=50)).outcome is Outcome.WORSE
     assert against(*wide).outcome is Outcome.ALIKE
+    wider = [msgspec.structs.replace(found, lost_low=0.0, lost_high=1.0) for found in wide]  # worth 4 requests each
+    assert against(*wider).outcome is Outcome.INCONCLUSIVE
 
 
 @pytest.mark.parametrize(

@@ -127,8 +127,8 @@ def _proof_in_time(findings: Sequence[LaneFinding], evidence: Evidence) -> Check
     name = "proof in time"
     lost = [(f.lane, trial) for f in findings for trial in f.exposed if trial.lost]
     late = [trial for lane, trial in lost if _noticed_late(lane, trial, evidence)]
-    if late:
-        sentence = f"In {len(late)} of {len(lost)} losses the proxy noticed the close only when its proof was gone."
+    if late and len(late) == len(lost):  # one that was in time is the fix's own
+        sentence = f"In all {len(lost)} losses the proxy noticed the close only when its proof was gone."
         return Check(name, Verdict.INCONCLUSIVE, sentence, REMEDY)
     return Check(name, Verdict.PASS, "Wherever a repeat needs a proof, the proxy looked before it was gone.")
 

@@ -363,18 +363,24 @@ def test_an_upstream_that_is_stopped_must_be_so_for_all_alike(apart_ms: float, e
 
 
 @pytest.mark.parametrize(
-    ("noticed_ms", "expected"),
+    ("noticed_ms", "others_ms", "expected"),
     [
-        pytest.param(22.0, Verdict.PASS, id="when the FIN had come"),
-        pytest.param(45.0, Verdict.INCONCLUSIVE, id="when the ACK had come too"),
+        pytest.param(22.0, 22.0, Verdict.PASS, id="when the FIN had come"),
+        pytest.param(45.0, 45.0, Verdict.INCONCLUSIVE, id="when the ACK had come too"),
+        pytest.param(45.0, 22.0, Verdict.PASS, id="once too late, and lost in time too"),
     ],
 )
-def test_a_proxy_that_was_too_late_for_its_proof_is_not_blamed(noticed_ms: float, expected: Verdict) -> None:
+def test_a_proxy_that_was_too_late_for_its_proof_is_not_blamed(
+    noticed_ms: float, others_ms: float, expected: Verdict
+) -> None:
     """Found on a busy machine: behind the FIN of a staged close comes an ACK of the request."""
-    request = Segment(True, "D", 9, 0, 20_000_000, LOST[0].req_id)
-    flow = Flow(LOST[0].conn, PROVEN.name, [request])
-    failed = {"kind": "exchange.attempt_failed", "t": int(noticed_ms * 1e6)}
-    made = evidence(places={LOST[0].req_id: [(flow, request)]}, proxy={LOST[0].req_id: [failed]})
+    places, failures = {}, {}
+    for each in LOST:
+        request = Segment(True, "D", 9, 0, 20_000_000, each.req_id)
+        places[each.req_id] = [(Flow(each.conn, PROVEN.name, [request]), request)]
+        noticed = noticed_ms if each is LOST[0] else others_ms
+        failures[each.req_id] = [{"kind": "exchange.attempt_failed", "t": int(noticed * 1e6)}]
+    made = evidence(places=places, proxy=failures)
     found = judge_lane(plan(PROVEN), PROVEN, LOST)
     assert found.verdict is Verdict.FAIL
     checks = check_run(plan(PROVEN), made, LOST, [found])

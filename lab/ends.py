@@ -123,7 +123,7 @@ def _idle_closes(plan: Plan, closes: Sequence[float], seen: Sequence[float]) -> 
         sentence = "In the run no idle connection was seen to be closed, so nothing was near a close, or far from one."
         return Check(name, Verdict.INCONCLUSIVE, sentence, "Run more than one block (--blocks).")
     moved_ms = abs(median(seen) - plan.calibration.middle) if seen and _aimed_by_time(plan) else 0.0
-    if moved_ms > max(EDGE_MS, plan.setup.rtt_ms / 4):
+    if moved_ms > max(EDGE_MS, (plan.setup.rtt_ms + plan.setup.stall_ms) / 4):
         sentence = f"Measured before the run it closed after {measured}; in the run, after {median(seen):.1f} ms."
         return Check(name, Verdict.INCONCLUSIVE, sentence, "Run again on a quieter machine.")
     return Check(name, Verdict.PASS, f"Told {told_ms:.0f} ms, it closes idle connections after {measured}.")

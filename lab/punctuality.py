@@ -59,10 +59,14 @@ def _primed_together(lanes: Sequence[LanePlan], evidence: Evidence) -> Check:
 
 
 def _margin_ms(plan: Plan, lane: LanePlan) -> float:
-    """How much sooner its proxy gives up than the upstream does, where that is what mends it; 0 elsewhere."""
+    """How much sooner its proxy gives up than the upstream does, where that is what mends it; 0 elsewhere.
+
+    One that does not even cover the round trip needs no late peer to lose requests, so it is not excused by any.
+    """
     if lane.expect is not Expect.MENDED or not lane.prevents or IDLE_KEY not in lane.proxy:
         return 0.0
-    return plan.calibration.low - lane.proxy_idle_ms
+    margin_ms = plan.calibration.low - lane.proxy_idle_ms
+    return margin_ms if margin_ms > lane.rtt_ms else 0.0
 
 
 def _lateness_within_the_margin(plan: Plan, findings: Sequence[LaneFinding], evidence: Evidence) -> Check:

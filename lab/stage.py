@@ -221,8 +221,8 @@ class Stage:
         self._members.append(member)
 
     def _listen(self) -> socket.socket | None:
-        if self._traffic.apart or Act.SHARE in self._acts:
-            return None
+        if Act.SUCCEED not in self._acts:
+            return None  # held open here, it would take connections that nobody accepts once the member is gone
         self._listeners.append(self._wire.listen())
         return self._listeners[-1]
 
@@ -232,7 +232,7 @@ class Stage:
         if self._traffic.apart:
             return Member(number, *await self._upstreams.serving(lane, self._told))
         killed = Act.KILL in self._acts
-        on = port if listener is None else listener
+        on: socket.socket | int | None = port if Act.SHARE in self._acts else listener
         port, child = await self._upstreams.member(name, lane, self._told, on, killed=killed)
         return Member(number, port, child, listener)
 

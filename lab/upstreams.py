@@ -65,11 +65,18 @@ class Upstreams:
         return self._started[name]
 
     async def member(
-        self, name: str, lane: str, told: Mapping[str, str], listener: socket.socket | int, *, killed: bool = False
+        self,
+        name: str,
+        lane: str,
+        told: Mapping[str, str],
+        listener: socket.socket | int | None,
+        *,
+        killed: bool = False,
     ) -> tuple[int, Child]:
         """A lab upstream of its own, which may end before the run does, and the port that it listens on.
 
-        `listener`: a socket that it inherits, as its successors will; or the port that it shares with them (0: any).
+        `listener`: a socket that it inherits, as its successors will; or the port that it shares with them (0: any);
+        None: it has no successor there.
         `killed`: it will not close its log in order, so it keeps a list of executions only.
         """
         return await self._start_lab(name, lane, told, listener=listener, killed=killed)

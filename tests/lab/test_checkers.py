@@ -429,6 +429,14 @@ def test_a_margin_is_not_blamed_for_peers_that_are_later_than_it(unread_ms: floa
     assert checks["margin"] is (expected or Verdict.PASS)
 
 
+def test_a_margin_below_the_round_trip_is_excused_by_nobody() -> None:
+    thin = lane(expect=Expect.MENDED, prevents=True, rtt_ms=40.0, proxy={"timeouts.upstream_idle": "1990ms"})
+    trials = [trial(0, idle_ms=1989.0), *(answered(i, idle_ms=1980.0) for i in range(1, 40))]
+    found = judge_lane(plan(thin), thin, trials)
+    checks = {check.name for check in check_run(plan(thin), evidence(), trials, [found])}
+    assert (found.verdict, "margin" in checks) == (Verdict.FAIL, False)
+
+
 def late_wire(late_ms: float) -> Evidence:
     """A swept arm in which every aimed request reached the upstream this much too late."""
     entered = [int(i * 1e6) for i in range(40)]

@@ -32,6 +32,7 @@ class Notes:
 
     def __init__(self, told: bool = True) -> None:
         self.said: list[str] = []
+        self.listeners = 0
         self._told = told
         self._ports = iter(range(9000, 9100))
 
@@ -46,14 +47,15 @@ class Notes:
         return True
 
     def listen(self) -> socket.socket:
+        self.listeners += 1
         return cast("socket.socket", Listener(next(self._ports)))
 
     async def member(
-        self, name: str, lane: str, told: Mapping[str, str], listener: Listener | int, *, killed: bool = False
+        self, name: str, lane: str, told: Mapping[str, str], listener: Listener | int | None, *, killed: bool = False
     ) -> tuple[int, Child]:
         del lane, told
         shared = isinstance(listener, int)
-        port = listener or next(self._ports) if isinstance(listener, int) else listener.port
+        port = listener.port if isinstance(listener, Listener) else listener or next(self._ports)
         self.said.append(f"start {name} on {port}{', shared' * shared}{' to be killed' * killed}")
         return port, cast("Child", Process(self, name))
 
@@ -146,6 +148,15 @@ def test_who_is_withdrawn_serves_until_it_is_quiet_and_another_takes_its_place(t
     endpoints = json.loads((tmp_path / "logs" / "endpoints-control.POST.json").read_text())
     assert [item["ports"][0]["port"] for item in endpoints["items"]] == [10001, 10002]
     assert all(item["endpoints"][0]["conditions"]["serving"] for item in endpoints["items"])
+
+
+def test_only_who_has_a_successor_there_inherits_its_socket(tmp_path: Path) -> None:
+    """Held open by the run, it took connections that nobody accepted once the member was gone: they hung."""
+    notes = Notes()
+    asyncio.run(played(tmp_path, notes, [traffic_lane("control", (Act.WITHDRAW, Act.TERMINATE), members=2)]))
+    assert notes.listeners == 0
+    asyncio.run(played(tmp_path / "logs", notes, [traffic_lane("control", (Act.SUCCEED, Act.TERMINATE))]))
+    assert notes.listeners == 1
 
 
 def test_who_is_going_is_listed_as_terminating(tmp_path: Path) -> None:
